@@ -1,0 +1,145 @@
+/**
+ * Runs tsync as a process of its own: for the demonstration, the benchmark and
+ * the end-to-end tests.
+ *
+ * @module
+ */
+
+import { LIBC_PATHS } from "../src/clock/system_clock.ts";
+import { NPM_FLAG, stdComesFromNpm } from "./std_source.ts";
+
+/** A way to start tsync: an executable and the arguments that come before tsync's own. */
+export interface Program {
+  readonly name: string;
+  readonly executable: string;
+  readonly args: readonly string[];
+}
+
+/** The program from source, with the permissions that it has when compiled. */
+export const SOURCE: Program = {
+  name: "source",
+  executable: Deno.execPath(),
+  args: [
+    "run",
+    "--quiet",
+    "--no-prompt",
+    "--allow-net",
+    `--allow-ffi=${LIBC_PATHS.join(",")}`,
+    ...stdComesFromNpm() ? [NPM_FLAG] : [],
+    "main.ts",
+  ],
+};
+
+/** The compiled program for this machine, if `deno task compile` has made one. */
+export function compiled(): Program | null {
+  const executable = `dist/tsync-${Deno.build.target}`;
+  try {
+    Deno.statSync(executable);
+    return { name: "compiled", executable, args: [] };
+  } catch {
+    return null;
+  }
+}
+
+/** What came of a run. */
+export interface Result {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs `tsync ARGS` to its end. */
+export async function run(program: Program, ...args: string[]): Promise<Result> {
+  const { executable } = program;
+  const output = await new Deno.Command(executable, { args: [...program.args, ...args] }).output();
+  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+  return { code: output.code, stdout: text(output.stdout), stderr: text(output.stderr) };
+}
+
+/** `tsync serve` as a process. */
+export class ServeProcess implements AsyncDisposable {
+  /** The first address that it listens on. */
+  readonly address: string;
+  readonly #child: Deno.ChildProcess;
+  readonly #lines: AsyncIterator<string>;
+
+  private constructor(child: Deno.ChildProcess, lines: AsyncIterator<string>, address: string) {
+    this.#child = child;
+    this.#lines = lines;
+    this.address = address;
+  }
+
+  /**
+   * Starts `tsync serve ARGS` and waits until it listens.
+   *
+   * @param args Default: a free port on 127.0.0.1.
+   * @throws {Error} with what it said, if it ended instead.
+   */
+  static async start(
+    program: Program,
+    args: readonly string[] = ["--host", "127.0.0.1", "--port", "0"],
+  ): Promise<ServeProcess> {
+    const child = new Deno.Command(program.executable, {
+      args: [...program.args, "serve", "--log", "json", ...args],
+      stdin: "null",
+      stdout: "null",
+      stderr: "piped",
+    }).spawn();
+    const lines = linesOf(child.stderr);
+    const first = await lines.next();
+    try {
+      const { address } = JSON.parse(first.value ?? "");
+      return new ServeProcess(child, lines, address);
+    } catch {
+      await child.status;
+      throw new Error(`tsync serve did not start: ${first.value ?? "it said nothing"}`);
+    }
+  }
+
+  /** The next line of its log, decoded; `null` when there are no more. */
+  async nextEvent(): Promise<Record<string, unknown> | null> {
+    const line = await this.#lines.next();
+    return line.done ? null : JSON.parse(line.value);
+  }
+
+  get port(): number {
+    return Number(this.address.split(":").at(-1));
+  }
+
+  get pid(): number {
+    return this.#child.pid;
+  }
+
+  /** Sends a signal and waits for the end. @returns The exit status and the rest of the log. */
+  async stop(signal: Deno.Signal = "SIGTERM"): Promise<{ code: number; log: unknown[] }> {
+    this.#child.kill(signal);
+    const log: unknown[] = [];
+    for (let event = await this.nextEvent(); event !== null; event = await this.nextEvent()) {
+      log.push(event);
+    }
+    const { code } = await this.#child.status;
+    return { code, log };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      this.#child.kill("SIGKILL");
+    } catch {
+      // It has ended.
+    }
+    for (let line = await this.#lines.next(); !line.done; line = await this.#lines.next());
+    await this.#child.status;
+  }
+}
+
+/** The lines of a stream of UTF-8. */
+async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<string, undefined> {
+  let rest = "";
+  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + text).split("\n");
+    rest = lines.pop()!;
+    yield* lines;
+  }
+  if (rest !== "") yield rest;
+  return undefined;
+}

@@ -1,0 +1,297 @@
+/**
+ * Flags: one table per command, from which both the parser and the help come.
+ *
+ * @module
+ */
+
+import { parseArgs } from "@std/cli/parse-args";
+import config from "../../deno.json" with { type: "json" };
+import { DEFAULT_PORT } from "../net/address.ts";
+
+/** The version of this program. */
+export const VERSION: string = config.version;
+
+/** Exit statuses. */
+export const EXIT = {
+  ok: 0,
+  failure: 1,
+  usage: 2,
+  offsetTooLarge: 3,
+  interrupted: 130,
+} as const;
+
+/** The command line makes no sense. The message is a sentence about what is wrong with it. */
+export class UsageError extends Error {
+  override readonly name = "UsageError";
+
+  /** @param command The command whose help would have said so, if it is known. */
+  constructor(message: string, readonly command?: CommandName) {
+    super(message);
+  }
+}
+
+/** What can be asked of the program. */
+export type CommandName = "serve" | "sync";
+
+interface Flag {
+  /** Without dashes; a name of one character has one dash, others have two. */
+  readonly name: string;
+  /** What stands for its value in the help. A flag without one is on or off. */
+  readonly value?: string;
+  /** May be given several times. */
+  readonly repeatable?: true;
+  readonly help: string;
+}
+
+interface Command {
+  readonly synopsis: string;
+  readonly about: string;
+  readonly flags: readonly Flag[];
+  readonly epilogue: string;
+}
+
+const HELP: Flag = { name: "help", help: "show this help" };
+
+const COMMANDS: Readonly<Record<CommandName, Command>> = {
+  serve: {
+    synopsis: "tsync serve [options]",
+    about: "Answer time requests until SIGINT or SIGTERM.",
+    flags: [
+      {
+        name: "host",
+        value: "ADDR",
+        repeatable: true,
+        help: "address to listen on, repeatable (default: all, IPv4 and IPv6)",
+      },
+      { name: "port", value: "N", help: `TCP port, 0 picks one (default: ${DEFAULT_PORT})` },
+      {
+        name: "stratum",
+        value: "N",
+        help: "stratum to announce, 1 to 15 (default: by the kernel's own state)",
+      },
+      { name: "log", value: "FORMAT", help: "log lines on stderr: json or text (default: text)" },
+      HELP,
+    ],
+    epilogue: "Exit status: 0 stopped by a signal; 1 could not start or go on; 2 usage.",
+  },
+  sync: {
+    synopsis: "tsync sync [SERVER]... [options]",
+    about: "Measure how far the local clock is from the servers'.\n" +
+      "SERVER is host, host:port, [IPv6]:port or tcp://host:port " +
+      `(default: localhost, port ${DEFAULT_PORT}).`,
+    flags: [
+      { name: "samples", value: "N", help: "exchanges per server (default: 16)" },
+      { name: "timeout", value: "S", help: "seconds for a server to answer at all (default: 5)" },
+      { name: "json", help: "print one JSON object a fix" },
+      {
+        name: "max-offset",
+        value: "S",
+        help: "exit 3 unless |offset| + error bound is at most S seconds",
+      },
+      { name: "4", help: "use IPv4 only" },
+      { name: "6", help: "use IPv6 only" },
+      { name: "quiet", help: "print errors only (and what --json asks for)" },
+      HELP,
+    ],
+    epilogue: "Exit status: 0 a fix was made; 1 no fix; 2 usage; 3 --max-offset not met;\n" +
+      "130 interrupted before a fix.",
+  },
+};
+
+/** What `tsync serve` was told. */
+export interface ServeArguments {
+  readonly command: "serve";
+  readonly hosts: readonly string[];
+  readonly port: number | undefined;
+  readonly stratum: number | undefined;
+  readonly log: "json" | "text";
+}
+
+/** What `tsync sync` was told. */
+export interface SyncArguments {
+  readonly command: "sync";
+  readonly servers: readonly string[];
+  readonly samples: number | undefined;
+  /** Seconds. */
+  readonly timeout: number | undefined;
+  readonly json: boolean;
+  /** Seconds. */
+  readonly maxOffset: number | undefined;
+  readonly family: 4 | 6 | undefined;
+  readonly quiet: boolean;
+}
+
+/** What to do. */
+export type Arguments =
+  | ServeArguments
+  | SyncArguments
+  | { readonly command: "help"; readonly about: CommandName | undefined }
+  | { readonly command: "version" };
+
+/**
+ * Reads a command line.
+ *
+ * @throws {UsageError} if it makes no sense.
+ */
+export function parseCommandLine(args: readonly string[]): Arguments {
+  const [first, ...rest] = args;
+  switch (first) {
+    case "serve":
+      return parseServe(new Flags("serve", rest));
+    case "sync":
+      return parseSync(new Flags("sync", rest));
+    case "--help":
+      return { command: "help", about: undefined };
+    case "--version":
+      return { command: "version" };
+    case undefined:
+      throw new UsageError("expected a command: serve or sync");
+    default:
+      throw new UsageError(
+        first.startsWith("-")
+          ? `unknown flag ${first}: expected a command first, serve or sync`
+          : `unknown command "${first}": expected serve or sync`,
+      );
+  }
+}
+
+function parseServe(flags: Flags): Arguments {
+  if (flags.isOn("help")) return { command: "help", about: "serve" };
+  const [superfluous] = flags.positionals;
+  if (superfluous !== undefined) {
+    throw new UsageError(`unexpected argument "${superfluous}": serve takes flags only`, "serve");
+  }
+  const log = flags.text("log") ?? "text";
+  if (log !== "json" && log !== "text") throw flags.bad("log", "json or text");
+  return {
+    command: "serve",
+    hosts: flags.texts("host"),
+    port: flags.integer("port", 0, 65535),
+    stratum: flags.integer("stratum", 1, 15),
+    log,
+  };
+}
+
+function parseSync(flags: Flags): Arguments {
+  if (flags.isOn("help")) return { command: "help", about: "sync" };
+  const both = flags.isOn("4") && flags.isOn("6");
+  return {
+    command: "sync",
+    servers: flags.positionals.length > 0 ? flags.positionals : ["localhost"],
+    samples: flags.integer("samples", 1, 10_000),
+    timeout: flags.seconds("timeout", false),
+    json: flags.isOn("json"),
+    maxOffset: flags.seconds("max-offset", true),
+    family: both ? undefined : flags.isOn("4") ? 4 : flags.isOn("6") ? 6 : undefined,
+    quiet: flags.isOn("quiet"),
+  };
+}
+
+/** A command's flags and arguments as texts, checked against its table. */
+class Flags {
+  readonly positionals: readonly string[];
+  readonly #command: CommandName;
+  readonly #values = new Map<string, readonly string[]>();
+  readonly #on = new Set<string>();
+
+  constructor(command: CommandName, args: readonly string[]) {
+    this.#command = command;
+    const { flags } = COMMANDS[command];
+    const valued = flags.filter(({ value }) => value !== undefined).map(({ name }) => name);
+    const switches = flags.filter(({ value }) => value === undefined).map(({ name }) => name);
+    const unknown: string[] = [];
+    const parsed = parseArgs([...args], {
+      boolean: switches,
+      string: [...valued, "_"],
+      collect: valued,
+      unknown: (arg: string, key?: string) => {
+        if (key !== undefined) unknown.push(arg.split("=")[0]!);
+      },
+    }) as Record<string, unknown> & { _: unknown[] };
+    this.positionals = parsed._.map(String);
+    for (const { name, value, help } of flags) {
+      if (value === undefined || !(parsed[name] as string[] | undefined)?.includes("")) continue;
+      throw new UsageError(`${dashed(name)} needs a value, ${value}: ${help}`, command);
+    }
+    if (unknown.length > 0) {
+      const known = flags.map(({ name }) => dashed(name)).join(", ");
+      throw new UsageError(`unknown flag ${unknown[0]}: expected one of ${known}`, command);
+    }
+    for (const { name, value, repeatable } of flags) {
+      const found = parsed[name];
+      if (value === undefined) {
+        // parseArgs takes `--json=no` for off, which nobody can mean.
+        if (args.some((arg) => arg.startsWith(`--${name}=`))) {
+          throw new UsageError(`${dashed(name)} takes no value`, command);
+        }
+        if (found === true) this.#on.add(name);
+        continue;
+      }
+      const values = (found ?? []) as string[];
+      if (values.length > 1 && repeatable === undefined) {
+        throw new UsageError(`${dashed(name)} is given more than once`, command);
+      }
+      this.#values.set(name, values);
+    }
+  }
+
+  isOn(name: string): boolean {
+    return this.#on.has(name);
+  }
+
+  texts(name: string): readonly string[] {
+    return this.#values.get(name) ?? [];
+  }
+
+  text(name: string): string | undefined {
+    return this.texts(name)[0];
+  }
+
+  integer(name: string, least: number, most: number): number | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const value = Number(text);
+    if (/^\d+$/.test(text) && value >= least && value <= most) return value;
+    throw this.bad(name, `an integer from ${least} to ${most}`);
+  }
+
+  seconds(name: string, zeroAllowed: boolean): number | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const value = Number(text);
+    const written = /^(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text);
+    if (written && value < 1e6 && (value > 0 || zeroAllowed)) return value;
+    throw this.bad(
+      name,
+      `${zeroAllowed ? "0 or more" : "more than 0"} and less than 1000000 seconds`,
+    );
+  }
+
+  bad(name: string, expected: string): UsageError {
+    return new UsageError(
+      `${dashed(name)} must be ${expected}: current value is "${this.text(name)}"`,
+      this.#command,
+    );
+  }
+}
+
+function dashed(name: string): string {
+  return name.length === 1 ? `-${name}` : `--${name}`;
+}
+
+/** The help, of one command or of all. */
+export function helpText(command: CommandName | undefined): string {
+  if (command === undefined) {
+    const lines = Object.values(COMMANDS).map(({ synopsis, about }) =>
+      `  ${synopsis.padEnd(34)}${about.split("\n")[0]!}`
+    );
+    return `tsync ${VERSION}: make two machines agree on the time\n\n` +
+      `Usage:\n${lines.join("\n")}\n  tsync --help | --version\n\n` +
+      "`tsync serve --help` and `tsync sync --help` list the options.";
+  }
+  const { synopsis, about, flags, epilogue } = COMMANDS[command];
+  const rows = flags.map(({ name, value = "", help }) => {
+    return `  ${`${dashed(name)} ${value}`.padEnd(18)}${help}`;
+  });
+  return `Usage: ${synopsis}\n\n${about}\n\nOptions:\n${rows.join("\n")}\n\n${epilogue}`;
+}

@@ -1,0 +1,211 @@
+/**
+ * Every word and number that a person is shown of a fix. Pure: text out of
+ * values.
+ *
+ * @module
+ */
+
+import { bold, dim, green, red, yellow } from "@std/fmt/colors";
+import { SECOND } from "../ntp/timestamp.ts";
+import type { Fix, ServerReport } from "../mod.ts";
+
+const UNITS = [
+  { name: "s", size: 1 },
+  { name: "ms", size: 1e-3 },
+  { name: "µs", size: 1e-6 },
+  { name: "ns", size: 1e-9 },
+] as const;
+
+type Unit = typeof UNITS[number];
+
+/** The unit in which a number of seconds has one to three digits before the point. */
+function unitFor(seconds: number): Unit {
+  return UNITS.find(({ size }) => Math.abs(seconds) >= size) ?? UNITS[3];
+}
+
+/** How many decimals show two significant digits of `seconds` in `unit`. None finer than a nanosecond. */
+function decimalsFor(seconds: number, unit: Unit): number {
+  const magnitude = Math.floor(Math.log10(Math.abs(seconds) / unit.size));
+  const finest = Math.round(Math.log10(unit.size / 1e-9));
+  return Math.min(Math.max(1 - magnitude, 0), finest);
+}
+
+/** `41.2 ms`: a duration with three significant digits at least. */
+export function formatDuration(seconds: number): string {
+  const unit = unitFor(seconds);
+  const decimals = seconds === 0 ? 0 : Math.min(decimalsFor(seconds, unit) + 1, 2);
+  const digits = unit.name === "ns" ? 0 : decimals;
+  return `${(seconds / unit.size).toFixed(digits)} ${unit.name}`;
+}
+
+/** `+1.28 ms ± 0.64 ms`: an offset with only the digits that its bound leaves it; the bound rounded up. */
+export function formatOffset(offset: number, bound: number): string {
+  const unit = unitFor(Math.max(Math.abs(offset), bound));
+  const decimals = decimalsFor(bound === 0 ? 1e-9 : bound, unit);
+  const scale = 10 ** decimals;
+  // Half a unit of the last digit is what rounding the offset adds.
+  const shown = Math.round(offset / unit.size * scale) / scale;
+  const lost = Math.abs(shown - offset / unit.size);
+  const error = Math.ceil((bound / unit.size + lost) * scale - 1e-6) / scale;
+  const sign = shown < 0 ? "-" : "+";
+  return `${sign}${Math.abs(shown).toFixed(decimals)} ${unit.name} ± ${
+    error.toFixed(decimals)
+  } ${unit.name}`;
+}
+
+/** Which clock is slow, in words. */
+export function verdict(offset: number, bound: number): string {
+  if (Math.abs(offset) <= bound) return "no difference can be seen";
+  const by = formatDuration(Math.abs(offset));
+  return offset > 0 ? `the local clock is slow by ${by}` : `the local clock is fast by ${by}`;
+}
+
+/** `2026-11-22 10:15:03.123456 +01:00`: an instant as clocks here show it, to the microsecond. */
+export function formatInstant(instant: bigint): string {
+  const date = new Date(Number(instant / 1_000_000n));
+  const minutes = -date.getTimezoneOffset();
+  const local = new Date(date.getTime() + minutes * 60_000).toISOString();
+  const micros = String((instant % SECOND) / 1000n).padStart(6, "0");
+  const zone = `${minutes < 0 ? "-" : "+"}${two(Math.abs(minutes) / 60)}:${
+    two(Math.abs(minutes) % 60)
+  }`;
+  return `${local.slice(0, 10)} ${local.slice(11, 19)}.${micros} ${zone}`;
+}
+
+function two(number: number): string {
+  return String(Math.trunc(number)).padStart(2, "0");
+}
+
+/** `2026-11-22T10:15:03.123456789Z` */
+export function formatTimestamp(instant: bigint): string {
+  const seconds = new Date(Number(instant / SECOND) * 1000).toISOString().slice(0, 19);
+  return `${seconds}.${String(instant % SECOND).padStart(9, "0")}Z`;
+}
+
+const BARS = " ▁▂▃▄▅▆▇█";
+
+/** How numbers are spread from the least to the greatest, as bars. */
+export function histogram(numbers: readonly number[], width = 12): string {
+  const least = Math.min(...numbers);
+  const range = Math.max(...numbers) - least;
+  const counts = new Array<number>(width).fill(0);
+  for (const number of numbers) {
+    const bin = range === 0 ? 0 : Math.floor((number - least) / range * width);
+    counts[Math.min(bin, width - 1)]!++;
+  }
+  const most = Math.max(...counts);
+  return counts.map((count) => BARS[Math.ceil(count / most * 8)]!).join("");
+}
+
+/** A fix for people: a few aligned lines. */
+export function describeFix(fix: Fix): string {
+  const rows: [string, string][] = [];
+  const [only] = fix.servers;
+  if (fix.servers.length === 1 && only?.figures) {
+    const { figures } = only;
+    rows.push(["server", serverLine(only)]);
+    rows.push(["delay", delayLine(figures.delays)]);
+  } else {
+    for (const server of fix.servers) {
+      rows.push(["server", bold(server.name)], ...tableRows(server));
+    }
+  }
+  if (fix.offset !== null && fix.errorBound !== null) {
+    const offset = formatOffset(fix.offset, fix.errorBound);
+    rows.push(["offset", `${bold(offset)}  ${verdict(fix.offset, fix.errorBound)}`]);
+    rows.push(["local time", formatInstant(fix.localTime)]);
+    rows.push([
+      fix.servers.length === 1 ? "server time" : "true time",
+      formatInstant(correctedTime(fix.localTime, fix.offset)),
+    ]);
+  }
+  return rows.map(([label, text]) => `${dim(label.padEnd(12))}${text}`.trimEnd()).join("\n");
+}
+
+function serverLine({ name, address, transport, figures }: ServerReport): string {
+  const source = figures === null ? "" : `, stratum ${figures.stratum} (${figures.referenceId})`;
+  return `${bold(name)}  ${transport} ${address ?? ""}${source}`;
+}
+
+function delayLine(delays: readonly number[]): string {
+  const least = formatDuration(Math.min(...delays));
+  if (delays.length === 1) return `${least} (1 sample)`;
+  const most = formatDuration(Math.max(...delays));
+  return `${least} best of ${delays.length}  ${histogram(delays)}  ${most} worst`;
+}
+
+const STATUS_COLORS: Readonly<Record<ServerReport["status"], (text: string) => string>> = {
+  truechimer: green,
+  falseticker: red,
+  unreachable: yellow,
+  invalid: yellow,
+};
+
+function tableRows(server: ServerReport): [string, string][] {
+  const status = STATUS_COLORS[server.status](server.status);
+  const { figures } = server;
+  if (figures === null) return [["", `${status}: ${server.error}`]];
+  const offset = formatOffset(figures.offset, figures.errorBound);
+  return [
+    ["", `${status}  ${offset}`],
+    ["", delayLine(figures.delays)],
+  ];
+}
+
+/** Why there is no fix, a sentence a line. */
+export function describeFailure(fix: Fix): string[] {
+  const failures = fix.servers.flatMap(({ error }) => error === null ? [] : [error]);
+  const opinions = fix.servers.filter(({ figures }) => figures !== null);
+  if (opinions.length === 0) return failures;
+  const said = opinions.map(({ name, figures }) =>
+    `${name} says ${formatOffset(figures!.offset, figures!.errorBound)}`
+  );
+  return [...failures, `no majority of the servers agrees: ${said.join("; ")}`];
+}
+
+/** A fix for programs: one line of JSON. The names and units are part of the contract. */
+export function fixToJson(fix: Fix): string {
+  const time = fix.offset === null ? fix.localTime : correctedTime(fix.localTime, fix.offset);
+  return encode({
+    time: formatTimestamp(time),
+    offset: fix.offset,
+    error_bound: fix.errorBound,
+    delay: fix.delay,
+    leap: fix.leap,
+    synchronised: fix.synchronised,
+    servers: fix.servers.map(({ name, address, transport, status, figures, error }) => ({
+      name,
+      address,
+      transport,
+      status,
+      offset: figures?.offset ?? null,
+      error_bound: figures?.errorBound ?? null,
+      delay: figures?.delay ?? null,
+      jitter: figures?.jitter ?? null,
+      samples: figures?.delays.length ?? null,
+      stratum: figures?.stratum ?? null,
+      reference_id: figures?.referenceId ?? null,
+      root_delay: figures?.rootDelay ?? null,
+      root_dispersion: figures?.rootDispersion ?? null,
+      timestamps: figures?.timestamps ?? null,
+      error,
+    })),
+  });
+}
+
+/** `JSON.stringify`, with numbers as decimals to nine places and never as `1e-7`. */
+function encode(value: unknown): string {
+  if (typeof value === "number") {
+    return value.toFixed(9).replace(/\.?0+$/, "").replace(/^-0$/, "0");
+  }
+  if (Array.isArray(value)) return `[${value.map(encode).join(",")}]`;
+  if (typeof value === "object" && value !== null) {
+    const members = Object.entries(value).map(([name, member]) => `"${name}":${encode(member)}`);
+    return `{${members.join(",")}}`;
+  }
+  return JSON.stringify(value);
+}
+
+function correctedTime(localTime: bigint, offset: number): bigint {
+  return localTime + BigInt(Math.round(offset * 1e9));
+}

@@ -1,0 +1,95 @@
+/**
+ * `tsync sync`.
+ *
+ * @module
+ */
+
+import { systemTimers } from "../clock/system_clock.ts";
+import { type Fix, sync } from "../mod.ts";
+import { supported } from "../sync/sync.ts";
+import { EXIT, type SyncArguments, UsageError } from "./args.ts";
+import { describeFailure, describeFix, fixToJson, formatDuration } from "./report.ts";
+
+/** Takes a fix and shows it. @returns The exit status. */
+export async function runSync(args: SyncArguments): Promise<number> {
+  for (const server of args.servers) {
+    try {
+      supported(server);
+    } catch (error) {
+      throw new UsageError((error as Error).message, "sync");
+    }
+  }
+  const interrupt = new AbortController();
+  const onSignal = () => interrupt.abort();
+  Deno.addSignalListener("SIGINT", onSignal);
+  const progress = new Progress(args.quiet);
+  try {
+    const fix = await sync({
+      servers: args.servers,
+      ...args.samples === undefined ? {} : { samples: args.samples },
+      ...args.timeout === undefined ? {} : { timeout: args.timeout },
+      ...args.family === undefined ? {} : { family: args.family },
+      signal: interrupt.signal,
+      onProgress: (done, all) => progress.update(done, all),
+    });
+    progress.end();
+    return show(fix, args);
+  } catch (error) {
+    progress.end();
+    if (!interrupt.signal.aborted) throw error;
+    console.error("tsync: interrupted before a fix");
+    return EXIT.interrupted;
+  } finally {
+    Deno.removeSignalListener("SIGINT", onSignal);
+  }
+}
+
+function show(fix: Fix, { json, quiet, maxOffset }: SyncArguments): number {
+  if (json) console.log(fixToJson(fix));
+  if (!fix.synchronised) {
+    for (const sentence of describeFailure(fix)) console.error(`tsync: ${sentence}`);
+    return EXIT.failure;
+  }
+  if (!json && !quiet) console.log(describeFix(fix));
+  const worst = Math.abs(fix.offset!) + fix.errorBound!;
+  if (maxOffset === undefined || worst <= maxOffset) return EXIT.ok;
+  console.error(
+    `tsync: the local clock may be off by ${formatDuration(worst)}, which is more than the ` +
+      `${formatDuration(maxOffset)} allowed by --max-offset`,
+  );
+  return EXIT.offsetTooLarge;
+}
+
+/** Seconds after which a person wonders. */
+const PATIENCE = 0.5;
+
+/** A line on stderr while a measurement takes long: redrawn in a terminal, else written once. */
+class Progress {
+  readonly #terminal = Deno.stderr.isTerminal() && !Deno.noColor;
+  readonly #cancel: () => void = () => {};
+  #line = "measuring";
+  #shown = false;
+
+  constructor(quiet: boolean) {
+    if (!quiet) this.#cancel = systemTimers.after(PATIENCE, () => this.#show());
+  }
+
+  update(done: number, all: number): void {
+    this.#line = `measuring: ${done} of ${all} exchanges`;
+    if (this.#shown && this.#terminal) this.#show();
+  }
+
+  end(): void {
+    this.#cancel();
+    if (this.#shown && this.#terminal) this.#write("\r\x1b[K");
+  }
+
+  #show(): void {
+    this.#shown = true;
+    this.#write(this.#terminal ? `\r\x1b[K${this.#line}` : `${this.#line}\n`);
+  }
+
+  #write(text: string): void {
+    Deno.stderr.writeSync(new TextEncoder().encode(text));
+  }
+}

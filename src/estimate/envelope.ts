@@ -1,0 +1,77 @@
+/**
+ * What many exchanges prove together. NTP keeps the exchange with the least
+ * delay; the envelope takes each bound from whichever exchange was luckiest
+ * in that direction, and so is never wider and mostly much narrower.
+ *
+ * @module
+ */
+
+import { delay, type Exchange, type Interval, interval, offset } from "./exchange.ts";
+
+/**
+ * Greatest frequency error between two clocks that is allowed for, in seconds
+ * a second: PHI of RFC 5905, section 7.2.
+ */
+export const PHI = 15e-6;
+
+/** An interval of offsets, and the moment of the client's clock for which it holds. */
+export interface Bounds extends Interval {
+  /** Nanoseconds on the timeline of T1 and T4. */
+  readonly at: bigint;
+}
+
+/**
+ * Intersects the intervals of a burst.
+ *
+ * @param exchanges At least one, with T4 no later than `at`.
+ * @param at The moment to state the offset for, on the timeline of T1 and T4.
+ * @param precision How finely both clocks are read together, in seconds.
+ * @returns `null` if they have nothing in common: a clock was stepped meanwhile.
+ */
+export function intersect(
+  exchanges: readonly Exchange[],
+  at: bigint,
+  precision: number,
+): Bounds | null {
+  if (exchanges.length === 0) throw new RangeError("cannot intersect no exchanges");
+  let lower: bigint | undefined;
+  let upper: bigint | undefined;
+  for (const exchange of exchanges) {
+    const proved = interval(exchange);
+    const low = proved.lower - slack(precision, at - exchange.t4);
+    const high = proved.upper + slack(precision, at - exchange.t1);
+    if (lower === undefined || low > lower) lower = low;
+    if (upper === undefined || high < upper) upper = high;
+  }
+  return lower! <= upper! ? { lower: lower!, upper: upper!, at } : null;
+}
+
+/** The same bounds for a later moment, widened by what the clocks can drift apart until then. */
+export function extrapolate(bounds: Bounds, at: bigint): Bounds {
+  const more = slack(0, at - bounds.at);
+  return { lower: bounds.lower - more, upper: bounds.upper + more, at };
+}
+
+/** Nanoseconds by which a bound grows in `age` nanoseconds, rounded up. */
+function slack(precision: number, age: bigint): bigint {
+  return BigInt(Math.ceil(precision * 1e9 + PHI * Number(age)));
+}
+
+/** The least delay among exchanges, in nanoseconds. */
+export function leastDelay(exchanges: readonly Exchange[]): bigint {
+  return exchanges.map(delay).reduce((least, next) => next < least ? next : least);
+}
+
+/**
+ * How much single exchanges scatter: the root mean square of their offsets'
+ * distance from the offset of the exchange with the least delay (RFC 5905,
+ * section 10).
+ *
+ * @returns Seconds; 0 for a single exchange.
+ */
+export function jitter(exchanges: readonly Exchange[]): number {
+  if (exchanges.length < 2) return 0;
+  const best = exchanges.reduce((a, b) => delay(b) < delay(a) ? b : a);
+  const squares = exchanges.map((each) => (Number(offset(each) - offset(best)) / 1e9) ** 2);
+  return Math.sqrt(squares.reduce((a, b) => a + b) / (squares.length - 1));
+}

@@ -1,0 +1,85 @@
+/**
+ * Names of servers, as people write them, and addresses, as programs do.
+ *
+ * @module
+ */
+
+/** How messages travel. */
+export type TransportName = "tcp" | "tls" | "ntp";
+
+/** TCP port of tsync, with and without TLS. */
+export const DEFAULT_PORT = 10085;
+
+const DEFAULT_PORTS: Readonly<Record<TransportName, number>> = {
+  tcp: DEFAULT_PORT,
+  tls: DEFAULT_PORT,
+  ntp: 123,
+};
+
+/** An IP address (or a name that resolves to some) and a port. */
+export interface SocketAddress {
+  readonly hostname: string;
+  readonly port: number;
+}
+
+/** A server as it was named. */
+export interface ServerAddress extends SocketAddress {
+  /** What the user wrote. */
+  readonly name: string;
+  readonly transport: TransportName;
+}
+
+/**
+ * Reads a server's name: `host`, `host:port`, `[v6]:port`, a bare IPv6
+ * address, each of them alone or after `tcp://` (the default), `tls://` or
+ * `ntp://`.
+ *
+ * @throws {SyntaxError} if it is none of these.
+ * @throws {RangeError} if the port is not one from 1 to 65535.
+ */
+export function parseServerAddress(name: string): ServerAddress {
+  const url = /^([a-z][a-z0-9+.-]*):\/\/([^/]*)\/?$/i.exec(name);
+  const scheme = url?.[1]?.toLowerCase() ?? "tcp";
+  if (!Object.hasOwn(DEFAULT_PORTS, scheme)) {
+    throw new SyntaxError(
+      `cannot use "${name}" as a server: "${scheme}://" is not known, expected tcp://, tls:// or ntp://`,
+    );
+  }
+  const transport = scheme as TransportName;
+  const authority = url?.[2] ?? name;
+  const bracketed = /^\[([^\]]*)\](?::(.*))?$/.exec(authority);
+  const plain = /^([^:]*)(?::([^:]*))?$/.exec(authority);
+  const [hostname, port] = bracketed !== null
+    ? [bracketed[1]!, bracketed[2]]
+    : plain !== null
+    ? [plain[1]!, plain[2]]
+    : [authority, undefined];
+  const isV6 = hostname.includes(":");
+  const valid = isV6 ? isIPv6(hostname) : bracketed === null && /^[^\s/?#@[\]\\%]+$/.test(hostname);
+  if (!valid) {
+    throw new SyntaxError(
+      `cannot use "${name}" as a server: expected host, host:port, [IPv6]:port or a URL such as tcp://host:port`,
+    );
+  }
+  return { name, transport, hostname, port: parsePort(name, port) ?? DEFAULT_PORTS[transport] };
+}
+
+function parsePort(name: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const port = /^\d{1,5}$/.test(text) ? Number(text) : 0;
+  if (port >= 1 && port <= 65535) return port;
+  throw new RangeError(
+    `cannot use "${name}" as a server: port must be an integer from 1 to 65535: current value is "${text}"`,
+  );
+}
+
+function isIPv6(text: string): boolean {
+  const [address, zone] = text.split("%");
+  if (zone === "" || text.split("%").length > 2) return false;
+  return URL.canParse(`http://[${address}]/`);
+}
+
+/** `192.0.2.7:10085` or `[2001:db8::7]:10085`. */
+export function formatAddress({ hostname, port }: SocketAddress): string {
+  return hostname.includes(":") ? `[${hostname}]:${port}` : `${hostname}:${port}`;
+}

@@ -1,0 +1,74 @@
+/**
+ * NTP's number formats, and the only place where they are converted.
+ *
+ * An instant is a `bigint` of nanoseconds since the Unix epoch: it has a
+ * sign, does not wrap and can be compared. An NTP timestamp is a `bigint` of
+ * 64 unsigned bits, seconds since 1900 in 32.32 fixed point, that wraps every
+ * 2^32 seconds (an era) and is therefore only ever subtracted modulo 2^64.
+ *
+ * @module
+ */
+
+/** Nanoseconds in a second. */
+export const SECOND = 1_000_000_000n;
+
+/** Nanoseconds from the NTP epoch (1900) to the Unix epoch (RFC 5905, figure 4). */
+const UNIX_EPOCH = 2_208_988_800n * SECOND;
+
+/** Half of the last bit, to round a 32-bit shift to nearest. */
+const HALF = 1n << 31n;
+
+/**
+ * The NTP timestamp of an instant, rounded down: never later than the instant.
+ *
+ * @param instant Nanoseconds since the Unix epoch, of any era.
+ * @returns 64 bits of 32.32 fixed-point seconds since 1900, modulo 2^64.
+ */
+export function toTimestamp(instant: bigint): bigint {
+  const scaled = (instant + UNIX_EPOCH) << 32n;
+  const quotient = scaled / SECOND;
+  // BigInt division rounds towards zero, which is up before 1900.
+  const floor = scaled < 0n && quotient * SECOND !== scaled ? quotient - 1n : quotient;
+  return BigInt.asUintN(64, floor);
+}
+
+/**
+ * The instant of an NTP timestamp, in the era that puts it nearest to
+ * another instant (RFC 5905, section 6). Inverse of {@linkcode toTimestamp}
+ * for instants within 68 years of `near`.
+ *
+ * @param timestamp 64 bits of 32.32 fixed-point seconds since 1900.
+ * @param near Nanoseconds since the Unix epoch.
+ * @returns Nanoseconds since the Unix epoch, rounded to nearest.
+ */
+export function fromTimestamp(timestamp: bigint, near: bigint): bigint {
+  return near + toNanoseconds(timestampDifference(timestamp, toTimestamp(near)));
+}
+
+/**
+ * `later - earlier`, modulo 2^64 and signed: right whatever the eras as long
+ * as the two are less than 68 years apart.
+ *
+ * @returns Units of 2^-32 seconds.
+ */
+export function timestampDifference(later: bigint, earlier: bigint): bigint {
+  return BigInt.asIntN(64, later - earlier);
+}
+
+/** A difference of NTP timestamps (units of 2^-32 s) in nanoseconds, rounded to nearest. */
+export function toNanoseconds(difference: bigint): bigint {
+  return (difference * SECOND + HALF) >> 32n;
+}
+
+/**
+ * Seconds in the 32-bit short format (16.16), rounded up since it announces
+ * error bounds, and clamped to what the format holds.
+ */
+export function toShort(seconds: number): number {
+  return Math.min(Math.max(Math.ceil(seconds * 65536), 0), 0xffff_ffff);
+}
+
+/** Seconds of a number in the 32-bit short format (16.16). */
+export function fromShort(short: number): number {
+  return short / 65536;
+}

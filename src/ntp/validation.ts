@@ -1,0 +1,124 @@
+/**
+ * Which messages count. Every refusal has a name, so that it can be counted
+ * and told; the words for people are here too, beside the rule that they tell.
+ *
+ * @module
+ */
+
+import {
+  decodePacket,
+  MODE,
+  type Packet,
+  PACKET_SIZE,
+  referenceIdText,
+  VERSION,
+} from "./packet.ts";
+import { timestampDifference } from "./timestamp.ts";
+
+/** Why a server does not answer a request. */
+export type RequestRefusal = "version" | "mode";
+
+/**
+ * Judges a request by its first byte, which is all that can be wrong with 48
+ * bytes: every other field is the client's own business.
+ *
+ * @returns The reason, or `null` for a request that is to be answered.
+ */
+export function refuseRequest(firstByte: number): RequestRefusal | null {
+  const version = firstByte >> 3 & 7;
+  if (version < 1 || version > VERSION) return "version";
+  return (firstByte & 7) === MODE.client ? null : "mode";
+}
+
+/** Root distance that is too large to be of use: MAXDISP (RFC 5905, section 11.2). */
+const MAX_ROOT_DISTANCE = 16;
+
+/** Why a client does not believe a reply. */
+export type ReplyRejection =
+  | "length"
+  | "mode"
+  | "version"
+  | "origin"
+  | "kiss"
+  | "stratum"
+  | "unsynchronised"
+  | "timestamp"
+  | "order"
+  | "root-distance";
+
+/** A reply that was judged: one to believe, or one with the reason why not. */
+export type JudgedReply =
+  | { readonly packet: Packet; readonly rejection: null }
+  | { readonly packet: Packet | null; readonly rejection: ReplyRejection };
+
+/**
+ * Judges a reply (RFC 5905, section 8 and appendix A.5.1.1).
+ *
+ * @param bytes The whole reply.
+ * @param nonce The transmit field of the request that it should answer.
+ */
+export function judgeReply(bytes: Uint8Array, nonce: bigint): JudgedReply {
+  if (bytes.length !== PACKET_SIZE) return { packet: null, rejection: "length" };
+  const packet = decodePacket(bytes);
+  return { packet, rejection: reject(packet, nonce) } as JudgedReply;
+}
+
+function reject(packet: Packet, nonce: bigint): ReplyRejection | null {
+  if (packet.mode !== MODE.server) return "mode";
+  if (packet.version !== VERSION) return "version";
+  // Before all that a stranger could forge: only the server saw the nonce.
+  if (packet.origin !== nonce) return "origin";
+  if (packet.stratum === 0) return "kiss";
+  if (packet.leap === "unsynchronised" || packet.stratum === 16) return "unsynchronised";
+  if (packet.stratum > 16) return "stratum";
+  if (packet.receive === 0n || packet.transmit === 0n) return "timestamp";
+  if (timestampDifference(packet.transmit, packet.receive) < 0n) return "order";
+  if (packet.rootDelay / 2 + packet.rootDispersion >= MAX_ROOT_DISTANCE) return "root-distance";
+  return null;
+}
+
+/**
+ * What was wrong with a reply, as the end of a sentence that begins with the
+ * server's name.
+ */
+export function rejectionText(rejection: ReplyRejection, packet: Packet | null): string {
+  switch (rejection) {
+    case "length":
+      return `sent a reply that is not ${PACKET_SIZE} bytes long`;
+    case "mode":
+      return `sent something that is not an NTP server's reply (mode ${packet?.mode}, expected ${MODE.server})`;
+    case "version":
+      return `answered in NTP version ${packet?.version} when asked in version ${VERSION}`;
+    case "origin":
+      return "sent a reply that does not belong to the request (wrong origin timestamp)";
+    case "kiss":
+      return kissText(kissCode(packet));
+    case "stratum":
+      return `announces stratum ${packet?.stratum}, which does not exist`;
+    case "unsynchronised":
+      return "is not synchronised itself, and says so";
+    case "timestamp":
+      return "sent a reply with an empty timestamp";
+    case "order":
+      return "says that it answered before the request arrived (T3 is before T2)";
+    case "root-distance":
+      return `is too far from its own reference to be of use (root distance of ${MAX_ROOT_DISTANCE} s or more)`;
+  }
+}
+
+/** The four letters of a kiss-o'-death (RFC 5905, section 7.4). */
+export function kissCode(packet: Packet | null): string {
+  return packet === null ? "" : referenceIdText(packet.referenceId, 0);
+}
+
+function kissText(code: string): string {
+  switch (code) {
+    case "DENY":
+    case "RSTR":
+      return `refuses to serve this client (kiss ${code})`;
+    case "RATE":
+      return "was asked too often (kiss RATE): wait before asking again";
+    default:
+      return `sent a kiss instead of the time (stratum 0, code "${code}")`;
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * From a request to its reply. Pure: the times are handed in.
+ *
+ * @module
+ */
+
+import type { Discipline } from "../clock/clock.ts";
+import {
+  encodePacket,
+  encodeReferenceId,
+  MODE,
+  OFFSET,
+  PACKET_SIZE,
+  VERSION,
+  viewOf,
+} from "../ntp/packet.ts";
+import { toTimestamp } from "../ntp/timestamp.ts";
+
+/** Stratum of a server whose own clock is the reference (as chronyd's `local`). */
+const LOCAL_STRATUM = 10;
+
+/** Stratum of a server whose clock something else keeps: the kernel does not say how far away its source is. */
+const SYNCHRONISED_STRATUM = 2;
+
+/**
+ * Makes what is alike in all replies: what the server says of its own clock.
+ *
+ * An unsynchronised host still serves. Its clock is the reference then, and
+ * is off from itself by no more than its precision.
+ *
+ * @param discipline What the kernel says; `null` if it cannot be asked.
+ * @param precision Of the clock, in seconds.
+ * @param now Nanoseconds since the Unix epoch; becomes the reference time.
+ * @param stratum What to announce. Default: by the kernel's state, 2 or 10.
+ */
+export function announcement(
+  discipline: Discipline | null,
+  precision: number,
+  now: bigint,
+  stratum?: number,
+): Uint8Array {
+  const synchronised = discipline?.synchronised ?? false;
+  return encodePacket({
+    leap: synchronised ? discipline!.leap : "none",
+    version: VERSION,
+    mode: MODE.server,
+    stratum: stratum ?? (synchronised ? SYNCHRONISED_STRATUM : LOCAL_STRATUM),
+    poll: 0,
+    precision: Math.ceil(Math.log2(precision)),
+    rootDelay: 0,
+    rootDispersion: synchronised ? discipline!.maximumError : precision,
+    referenceId: encodeReferenceId("LOCL"),
+    reference: toTimestamp(now),
+    origin: 0n,
+    receive: 0n,
+    transmit: 0n,
+  });
+}
+
+/**
+ * Answers a request, in its own version, all but T3: {@linkcode stampTransmit}
+ * writes that at the very last.
+ *
+ * @param request 48 bytes that `refuseRequest` does not refuse.
+ * @param reply Where to, 48 bytes.
+ * @param announced As made by {@linkcode announcement}.
+ * @param received T2, nanoseconds since the Unix epoch.
+ */
+export function respond(
+  request: Uint8Array,
+  reply: Uint8Array,
+  announced: Uint8Array,
+  received: bigint,
+): void {
+  reply.set(announced);
+  reply[0] = announced[0]! & 0xc0 | request[0]! & 0x38 | MODE.server;
+  reply[2] = request[2]!;
+  reply.set(request.subarray(OFFSET.transmit, PACKET_SIZE), OFFSET.origin);
+  viewOf(reply).setBigUint64(OFFSET.receive, toTimestamp(received));
+}
+
+/** Writes T3 into a reply. The write to the wire is to follow at once. */
+export function stampTransmit(reply: Uint8Array, instant: bigint): void {
+  viewOf(reply).setBigUint64(OFFSET.transmit, toTimestamp(instant));
+}

@@ -1,0 +1,260 @@
+/**
+ * A fix: the time, once, from one server or what several agree on.
+ *
+ * @module
+ */
+
+import { type Clock, stepped, type Tie, tie, type Timers } from "../clock/clock.ts";
+import { openSystemClock, systemTimers } from "../clock/system_clock.ts";
+import { extrapolate, jitter, leastDelay } from "../estimate/envelope.ts";
+import { delay, type Interval } from "../estimate/exchange.ts";
+import { select, type Selection } from "../estimate/selection.ts";
+import { parseServerAddress, type ServerAddress, type TransportName } from "../net/address.ts";
+import { type Network, systemNetwork } from "../net/transport.ts";
+import { type Leap, referenceIdText } from "../ntp/packet.ts";
+import { type Environment, type Failure, measure, type Measurement } from "./association.ts";
+
+/** How to take a fix. */
+export interface SyncOptions {
+  /** Whom to ask, as `parseServerAddress` reads it. Default: `localhost`. */
+  servers?: readonly string[];
+  /** Exchanges per server, at least 1. Default 16. */
+  samples?: number;
+  /** Seconds that a server may take to answer at all. Default 5. */
+  timeout?: number;
+  /** Use only addresses of one family. */
+  family?: 4 | 6;
+  /** Ends it early. */
+  signal?: AbortSignal;
+  /** Told after each exchange how many of all are done. */
+  onProgress?: (done: number, all: number) => void;
+  /** The world outside. Default: the machine's. */
+  clock?: Clock;
+  network?: Network;
+  timers?: Timers;
+  nonce?: () => bigint;
+}
+
+/** What came of asking. */
+export interface Fix {
+  /** Did a majority of the servers that answered agree? If not, the figures are `null`. */
+  readonly synchronised: boolean;
+  /** What the local clock showed at the moment of the fix: nanoseconds since the Unix epoch. */
+  readonly localTime: bigint;
+  /** Seconds to add to the local clock to have the servers' time. */
+  readonly offset: number | null;
+  /** Seconds by which the offset can be wrong, at most, in either direction. */
+  readonly errorBound: number | null;
+  /** Seconds: the least round trip to a truechimer. */
+  readonly delay: number | null;
+  /** The leap second that is due. */
+  readonly leap: Leap | null;
+  /** One for each server asked, in order. */
+  readonly servers: readonly ServerReport[];
+}
+
+/** What is known of one server. */
+export interface ServerReport {
+  /** As the user wrote it. */
+  readonly name: string;
+  /** Its IP address and port, if it is known. */
+  readonly address: string | null;
+  readonly transport: TransportName;
+  readonly status: "truechimer" | "falseticker" | "unreachable" | "invalid";
+  /** What was measured; `null` if the server is unreachable or invalid. */
+  readonly figures: ServerFigures | null;
+  /** A sentence that says why there are no figures. */
+  readonly error: string | null;
+}
+
+/** What was measured of one server. */
+export interface ServerFigures {
+  /** Seconds to add to the local clock to have this server's time. */
+  readonly offset: number;
+  /** Seconds by which that can be wrong. How wrong the server itself can be is not in it. */
+  readonly errorBound: number;
+  /** Seconds: the least round trip. */
+  readonly delay: number;
+  /** Seconds: see `jitter` in `envelope.ts`. */
+  readonly jitter: number;
+  /** Seconds: the round trip of each exchange, in order. */
+  readonly delays: readonly number[];
+  readonly stratum: number;
+  /** As text, see `referenceIdText`. */
+  readonly referenceId: string;
+  /** Seconds. */
+  readonly rootDelay: number;
+  /** Seconds. */
+  readonly rootDispersion: number;
+  readonly leap: Leap;
+  /** Who took T4. */
+  readonly timestamps: "user" | "kernel";
+}
+
+/** Times that the local clock may be stepped in the middle before there is no fix. */
+const ATTEMPTS = 3;
+
+/**
+ * Asks all servers side by side and takes what a majority agrees on.
+ *
+ * @throws {SyntaxError} if a server's name is none.
+ * @throws {RangeError} if a number is out of range, a transport not supported yet.
+ * @throws The signal's reason, if it is aborted.
+ * @throws {Error} a sentence, if the local clock cannot be read, or does not stand still.
+ *
+ * @example
+ * ```ts ignore
+ * const fix = await sync({ servers: ["time.example"] });
+ * if (fix.synchronised) console.log(`${fix.offset} s ± ${fix.errorBound} s`);
+ * ```
+ */
+export async function sync(options: SyncOptions = {}): Promise<Fix> {
+  const servers = (options.servers ?? ["localhost"]).map(supported);
+  const { samples = 16, timeout = 5 } = options;
+  if (servers.length === 0) throw new RangeError("cannot sync: expected at least one server");
+  if (!Number.isInteger(samples) || samples < 1) {
+    throw new RangeError(
+      `cannot sync: samples must be a positive integer: current value is ${samples}`,
+    );
+  }
+  if (!(timeout > 0 && timeout < 1e6)) {
+    throw new RangeError(
+      `cannot sync: timeout must be a positive number of seconds: current value is ${timeout}`,
+    );
+  }
+  const environment: Environment = {
+    clock: options.clock ?? openSystemClock(),
+    network: options.network ?? systemNetwork,
+    timers: options.timers ?? systemTimers,
+    nonce: options.nonce ?? (() => crypto.getRandomValues(new BigUint64Array(1))[0]!),
+  };
+  const signal = options.signal ?? new AbortController().signal;
+  const { clock } = environment;
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    let done = 0;
+    const onSample = () => options.onProgress?.(++done, samples * servers.length);
+    const start = tie(clock);
+    const outcomes = await Promise.all(servers.map((server) =>
+      measure(
+        server,
+        { samples, timeout, family: options.family, signal, onSample },
+        environment,
+      )
+    ));
+    signal.throwIfAborted();
+    const end = tie(clock);
+    if (!stepped(start, end)) return combine(servers, outcomes, end);
+  }
+  throw new Error(
+    `the local clock was set, or the machine suspended, during each of ${ATTEMPTS} measurements; ` +
+      "stop what sets it, or try again",
+  );
+}
+
+/**
+ * Reads a server's name.
+ *
+ * @throws {SyntaxError} if it is none.
+ * @throws {RangeError} if its transport is not supported yet.
+ */
+export function supported(name: string): ServerAddress {
+  const server = parseServerAddress(name);
+  if (server.transport === "tcp") return server;
+  throw new RangeError(
+    `cannot use "${name}" as a server: ${server.transport}:// is not yet supported, expected tcp://`,
+  );
+}
+
+/** Has the servers vote, and states the result for the moment of `end`. */
+function combine(
+  servers: readonly ServerAddress[],
+  outcomes: readonly (Measurement | Failure)[],
+  end: Tie,
+): Fix {
+  const measured = outcomes.filter((outcome) => outcome.status === "measured");
+  const offsets = measured.map(({ bounds }) =>
+    systemOffset(extrapolate(bounds, end.monotonic), end)
+  );
+  const selection = vote(measured, offsets);
+  const reports = servers.map(({ name, transport }, i): ServerReport => {
+    const outcome = outcomes[i]!;
+    const { address } = outcome;
+    if (outcome.status !== "measured") {
+      return {
+        name,
+        address,
+        transport,
+        status: outcome.status,
+        figures: null,
+        error: outcome.error,
+      };
+    }
+    const which = measured.indexOf(outcome);
+    const status = selection?.truechimers[which] ? "truechimer" : "falseticker";
+    const figures = figuresOf(outcome, offsets[which]!);
+    return { name, address, transport, status, figures, error: null };
+  });
+  const truechimers = reports.filter(({ status }) => status === "truechimer");
+  const nearest = truechimers.map(({ figures }) => figures!).sort((a, b) => a.delay - b.delay)[0];
+  return {
+    synchronised: selection !== null,
+    localTime: end.realtime,
+    ...selection === null ? { offset: null, errorBound: null } : middle(selection.interval),
+    delay: nearest?.delay ?? null,
+    leap: nearest?.leap ?? null,
+    servers: reports,
+  };
+}
+
+/**
+ * One server is taken at its word: the offset is the one to its clock. When
+ * there are several the question is what the true time is, and how far each
+ * can be from it (its root distance) counts.
+ */
+function vote(
+  measured: readonly Measurement[],
+  offsets: readonly Interval[],
+): Selection | null {
+  if (measured.length === 1) return select(offsets);
+  return select(measured.map(({ packet }, i) => {
+    const distance = nanoseconds(packet.rootDelay / 2 + packet.rootDispersion);
+    return { lower: offsets[i]!.lower - distance, upper: offsets[i]!.upper + distance };
+  }));
+}
+
+/** From the offset to the monotonic timeline to the one to the system clock. */
+function systemOffset({ lower, upper }: Interval, { monotonic, realtime, error }: Tie): Interval {
+  const between = realtime - monotonic;
+  return { lower: lower - between - error, upper: upper - between + error };
+}
+
+function figuresOf({ exchanges, packet }: Measurement, offset: Interval): ServerFigures {
+  return {
+    ...middle(offset),
+    delay: seconds(leastDelay(exchanges)),
+    jitter: jitter(exchanges),
+    delays: exchanges.map((exchange) => seconds(delay(exchange))),
+    stratum: packet.stratum,
+    referenceId: referenceIdText(packet.referenceId, packet.stratum),
+    rootDelay: packet.rootDelay,
+    rootDispersion: packet.rootDispersion,
+    leap: packet.leap,
+    timestamps: "user",
+  };
+}
+
+/** An interval's middle and half its width, in seconds: wide enough for what rounding the middle loses. */
+function middle({ lower, upper }: Interval): { offset: number; errorBound: number } {
+  const offset = seconds((lower + upper) >> 1n);
+  const rounded = nanoseconds(offset);
+  const width = upper - rounded > rounded - lower ? upper - rounded : rounded - lower;
+  return { offset, errorBound: seconds(width) };
+}
+
+function seconds(nanoseconds: bigint): number {
+  return Number(nanoseconds) / 1e9;
+}
+
+function nanoseconds(seconds: number): bigint {
+  return BigInt(Math.round(seconds * 1e9));
+}
