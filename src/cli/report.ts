@@ -23,34 +23,41 @@ function unitFor(seconds: number): Unit {
   return UNITS.find(({ size }) => Math.abs(seconds) >= size) ?? UNITS[3];
 }
 
-/** How many decimals show two significant digits of `seconds` in `unit`. None finer than a nanosecond. */
-function decimalsFor(seconds: number, unit: Unit): number {
+/** How many decimals show so many significant digits of `seconds` in `unit`. None finer than a nanosecond. */
+function decimalsFor(seconds: number, unit: Unit, digits: number): number {
+  if (seconds === 0) return 0;
   const magnitude = Math.floor(Math.log10(Math.abs(seconds) / unit.size));
   const finest = Math.round(Math.log10(unit.size / 1e-9));
-  return Math.min(Math.max(1 - magnitude, 0), finest);
+  return Math.min(Math.max(digits - 1 - magnitude, 0), finest);
 }
 
-/** `41.2 ms`: a duration with three significant digits at least. */
+/** `41.2 ms`: a duration with three significant digits, none finer than a nanosecond. */
 export function formatDuration(seconds: number): string {
-  const unit = unitFor(seconds);
-  const decimals = seconds === 0 ? 0 : Math.min(decimalsFor(seconds, unit) + 1, 2);
-  const digits = unit.name === "ns" ? 0 : decimals;
-  return `${(seconds / unit.size).toFixed(digits)} ${unit.name}`;
+  return rounded(seconds, 3, Math.round);
 }
 
-/** `+1.28 ms ± 0.64 ms`: an offset with only the digits that its bound leaves it; the bound rounded up. */
+/**
+ * `+1.28 ms ± 0.64 ms`, `+37.499996 s ± 25 µs`: an offset with only the digits
+ * that its bound leaves it. The bound has two digits and is rounded up, by
+ * what rounding the offset loses too: what is shown holds.
+ */
 export function formatOffset(offset: number, bound: number): string {
   const unit = unitFor(Math.max(Math.abs(offset), bound));
-  const decimals = decimalsFor(bound === 0 ? 1e-9 : bound, unit);
+  const decimals = decimalsFor(Math.max(bound, 1e-9), unit, 2);
+  const shown = (offset / unit.size).toFixed(decimals);
+  const lost = Math.abs(Number(shown) - offset / unit.size) * unit.size;
+  const magnitude = shown.replace("-", "");
+  const sign = shown.startsWith("-") && Number(shown) !== 0 ? "-" : "+";
+  return `${sign}${magnitude} ${unit.name} ± ${rounded(bound + lost, 2, Math.ceil)}`;
+}
+
+function rounded(seconds: number, digits: number, round: (value: number) => number): string {
+  const unit = unitFor(seconds);
+  const decimals = decimalsFor(seconds, unit, digits);
   const scale = 10 ** decimals;
-  // Half a unit of the last digit is what rounding the offset adds.
-  const shown = Math.round(offset / unit.size * scale) / scale;
-  const lost = Math.abs(shown - offset / unit.size);
-  const error = Math.ceil((bound / unit.size + lost) * scale - 1e-6) / scale;
-  const sign = shown < 0 ? "-" : "+";
-  return `${sign}${Math.abs(shown).toFixed(decimals)} ${unit.name} ± ${
-    error.toFixed(decimals)
-  } ${unit.name}`;
+  // A double's last bits are not worth a digit.
+  const value = round(Number((seconds / unit.size * scale).toPrecision(12))) / scale;
+  return `${value.toFixed(decimals)} ${unit.name}`;
 }
 
 /** Which clock is slow, in words. */

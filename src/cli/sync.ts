@@ -4,6 +4,7 @@
  * @module
  */
 
+import { setColorEnabled } from "@std/fmt/colors";
 import { systemTimers } from "../clock/system_clock.ts";
 import { type Fix, sync } from "../mod.ts";
 import { supported } from "../sync/sync.ts";
@@ -50,6 +51,7 @@ function show(fix: Fix, { json, quiet, maxOffset }: SyncArguments): number {
     for (const sentence of describeFailure(fix)) console.error(`tsync: ${sentence}`);
     return EXIT.failure;
   }
+  setColorEnabled(Deno.stdout.isTerminal() && !Deno.noColor);
   if (!json && !quiet) console.log(describeFix(fix));
   const worst = Math.abs(fix.offset!) + fix.errorBound!;
   if (maxOffset === undefined || worst <= maxOffset) return EXIT.ok;

@@ -44,19 +44,27 @@ const STA_UNSYNC = 0x40;
 /** `ntp_adjtime`'s result when the clock is not synchronised. */
 const TIME_ERROR = 5;
 
+let shared: Clock | undefined;
+
+/** The system's clock, opened at the first call. See {@linkcode openSystemClock}. */
+export function systemClock(): Clock {
+  return shared ??= openSystemClock();
+}
+
 /**
  * Opens the system's clock: libc where that may be loaded, else `Temporal`
  * (a microsecond a reading, and nothing known of the kernel's discipline).
  * Never asks for a permission.
  *
  * @param paths Where to look for libc. Default {@linkcode LIBC_PATHS}.
+ * @returns The clock; disposing of it unloads libc.
  * @throws {Error} if neither is to be had.
  */
-export function openSystemClock(paths: readonly string[] = LIBC_PATHS): Clock {
+export function openSystemClock(paths: readonly string[] = LIBC_PATHS): Clock & Disposable {
   for (const path of paths) {
     if (Deno.permissions.querySync({ name: "ffi", path }).state !== "granted") continue;
     try {
-      return libcClock(Deno.dlopen(path, SYMBOLS).symbols);
+      return libcClock(Deno.dlopen(path, SYMBOLS));
     } catch {
       // Not this system's path.
     }
@@ -71,10 +79,12 @@ export function openSystemClock(paths: readonly string[] = LIBC_PATHS): Clock {
     realtime: () => Temporal.Now.instant().epochNanoseconds,
     monotonic: () => BigInt(Math.round(performance.now() * 1e6)),
     discipline: () => null,
+    [Symbol.dispose]: () => {},
   });
 }
 
-function libcClock(libc: Deno.StaticForeignLibraryInterface<typeof SYMBOLS>): Clock {
+function libcClock(library: Deno.DynamicLibrary<typeof SYMBOLS>): Clock & Disposable {
+  const libc = library.symbols;
   const timespec = new BigInt64Array(2);
   const read = (id: number): bigint => {
     libc.clock_gettime(id, timespec);
@@ -84,6 +94,7 @@ function libcClock(libc: Deno.StaticForeignLibraryInterface<typeof SYMBOLS>): Cl
     realtime: () => read(CLOCK_REALTIME),
     monotonic: () => read(CLOCK_MONOTONIC_RAW),
     discipline: () => readDiscipline(libc),
+    [Symbol.dispose]: () => library.close(),
   });
 }
 
@@ -104,7 +115,7 @@ function readDiscipline(
 }
 
 /** Adds the precision: the least difference among many readings, since most are disturbed. */
-function measured(clock: Omit<Clock, "precision">): Clock {
+function measured(clock: Omit<Clock, "precision"> & Disposable): Clock & Disposable {
   let least = SECOND;
   for (let i = 0; i < 2000; i++) {
     const difference = -clock.monotonic() + clock.monotonic();

@@ -38,7 +38,7 @@ export interface ServerAddress extends SocketAddress {
  * @throws {RangeError} if the port is not one from 1 to 65535.
  */
 export function parseServerAddress(name: string): ServerAddress {
-  const url = /^([a-z][a-z0-9+.-]*):\/\/([^/]*)\/?$/i.exec(name);
+  const url = /^([a-z][a-z0-9+.-]*):\/\/(.*?)\/?$/i.exec(name);
   const scheme = url?.[1]?.toLowerCase() ?? "tcp";
   if (!Object.hasOwn(DEFAULT_PORTS, scheme)) {
     throw new SyntaxError(

@@ -8,6 +8,7 @@ import { lookup } from "node:dns/promises";
 import type { Clock, Timers } from "../clock/clock.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
 import type { SocketAddress } from "./address.ts";
+import { BusyPoll } from "./busy_poll.ts";
 import { MessageReader, MessageWriter, type Sink, type Source } from "./framing.ts";
 
 /** A stream of bytes in both directions. */
@@ -47,9 +48,7 @@ export const systemNetwork: Network = {
       .map(({ address }) => address);
   },
   async connect(address, signal) {
-    const tcp = await Deno.connect({ ...address, signal });
-    tcp.setNoDelay();
-    return wrap(tcp);
+    return wrap(await Deno.connect({ ...address, signal }), awaitingReply);
   },
   listen(address) {
     const listener = Deno.listen({ ...address, ...BACKLOG });
@@ -58,9 +57,7 @@ export const systemNetwork: Network = {
       address: { hostname: listener.addr.hostname, port: listener.addr.port },
       async accept() {
         try {
-          const tcp = await listener.accept();
-          tcp.setNoDelay();
-          return wrap(tcp);
+          return wrap(await listener.accept(), awaitingRequest);
         } catch (error) {
           if (closed) return null;
           throw error;
@@ -77,12 +74,28 @@ export const systemNetwork: Network = {
 /** Connections that may wait to be accepted. Deno knows this option, its types do not. */
 const BACKLOG: object = { tcpBacklog: 4096 };
 
-function wrap(tcp: Deno.TcpConn): Connection {
+/** Seconds: about what a reply takes on a fast network. Longer, and the server's own process is kept from running. */
+const awaitingReply = new BusyPoll(30e-6);
+
+/** Seconds: about what a client on a fast network takes until its next request. */
+const awaitingRequest = new BusyPoll(100e-6);
+
+function wrap(tcp: Deno.TcpConn, busyPoll: BusyPoll): Connection {
+  try {
+    tcp.setNoDelay();
+  } catch {
+    // It is broken already, as the first read will say.
+  }
   return {
     remote: { hostname: tcp.remoteAddr.hostname, port: tcp.remoteAddr.port },
     read: (into) => tcp.read(into),
-    write: (bytes) => tcp.write(bytes),
+    write(bytes) {
+      const writing = tcp.write(bytes);
+      busyPoll.start();
+      return writing;
+    },
     close() {
+      busyPoll.stop();
       try {
         tcp.close();
       } catch {

@@ -5,7 +5,7 @@
  */
 
 import type { Clock, Timers } from "../clock/clock.ts";
-import { openSystemClock, systemTimers } from "../clock/system_clock.ts";
+import { systemClock, systemTimers } from "../clock/system_clock.ts";
 import { DEFAULT_PORT, formatAddress, type SocketAddress } from "../net/address.ts";
 import { MessageReader, MessageWriter } from "../net/framing.ts";
 import {
@@ -90,7 +90,7 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
       `cannot serve: stratum must be an integer from 1 to 15: current value is ${stratum}`,
     );
   }
-  const clock = options.clock ?? openSystemClock();
+  const clock = options.clock ?? systemClock();
   const network = options.network ?? systemNetwork;
   const listeners = await listen(network, options.hosts ?? [], options.port ?? DEFAULT_PORT);
   const server = new TcpServer(listeners, clock, options);
@@ -156,6 +156,13 @@ function openAll(network: Network, port: number): Listener[] {
   } catch {
     return [v6];
   }
+}
+
+/** Did a connection end before it was accepted? That is no trouble of the listener's. */
+function isLost(error: unknown): boolean {
+  return error instanceof Deno.errors.NotConnected ||
+    error instanceof Deno.errors.ConnectionAborted ||
+    error instanceof Deno.errors.ConnectionReset;
 }
 
 function listenErrorText(error: unknown): string {
@@ -257,6 +264,10 @@ class TcpServer implements Server {
         if (connection === null) return;
         this.#run(this.#converse(connection));
       } catch (error) {
+        if (isLost(error)) {
+          this.#refuse("reset");
+          continue;
+        }
         // Out of file descriptors, say: the connections there are go on.
         this.#onEvent({ event: "accept-failed", error: errorText(error) });
         const pause = new Promise<void>((resolve) => this.#after("accept", ACCEPT_PAUSE, resolve));
@@ -284,10 +295,10 @@ class TcpServer implements Server {
     let written = Promise.resolve(true);
     try {
       while (await reading) {
-        if (!await written || this.#stopped !== undefined) break;
+        if (!await written) break;
         respond(request, reply, this.#announced, reader.arrived);
         // The next read is under way before this reply leaves: after T3 nothing is left to do.
-        reading = reader.read();
+        reading = this.#stopped === undefined ? reader.read() : Promise.resolve(false);
         stampTransmit(reply, realtime());
         written = writer.write();
         this.counters.replies++;

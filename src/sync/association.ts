@@ -31,7 +31,7 @@ export interface Environment {
 
 /** How to ask a server. */
 export interface MeasureOptions {
-  /** Exchanges to make, beside those to warm up. */
+  /** Exchanges to make, beside one to warm up. */
   readonly samples: number;
   /** Seconds that the server may be silent, from the look-up of its name on. */
   readonly timeout: number;
@@ -72,16 +72,6 @@ const ATTEMPTS = 3;
 
 /** Seconds to wait before the second conversation; twice as long before the third. */
 const RETRY_PAUSE = 0.1;
-
-/**
- * Nanoseconds for which exchanges are made that do not count: at least one,
- * to wake everything on the way. A fast network takes several, since a process
- * that has just started is still being compiled and moved between processors;
- * without the pauses (seconds) between them it is left where it is. Measured
- * on loopback: error bound 33 µs with both, 56 µs with one exchange.
- */
-const WARM_UP = 10_000_000n;
-const WARM_UP_PAUSE = 0.002;
 
 /** Bursts that may contradict themselves before a server is given up. */
 const BURSTS = 3;
@@ -189,12 +179,8 @@ class Association {
     const channel = streamChannel(await this.#connect(), clock, signal);
     this.#reply = channel.reply;
     try {
-      const warm = clock.monotonic() + WARM_UP;
+      // The first exchange wakes everything on the way and does not count.
       await this.#exchange(channel);
-      while (clock.monotonic() < warm) {
-        await this.#deadline.sleep(WARM_UP_PAUSE);
-        await this.#exchange(channel);
-      }
       while (this.#exchanges.length < samples) {
         this.#exchanges.push(await this.#exchange(channel));
         onSample();

@@ -5,7 +5,7 @@
  */
 
 import { type Clock, stepped, type Tie, tie, type Timers } from "../clock/clock.ts";
-import { openSystemClock, systemTimers } from "../clock/system_clock.ts";
+import { systemClock, systemTimers } from "../clock/system_clock.ts";
 import { extrapolate, jitter, leastDelay } from "../estimate/envelope.ts";
 import { delay, type Interval } from "../estimate/exchange.ts";
 import { select, type Selection } from "../estimate/selection.ts";
@@ -123,7 +123,7 @@ export async function sync(options: SyncOptions = {}): Promise<Fix> {
     );
   }
   const environment: Environment = {
-    clock: options.clock ?? openSystemClock(),
+    clock: options.clock ?? systemClock(),
     network: options.network ?? systemNetwork,
     timers: options.timers ?? systemTimers,
     nonce: options.nonce ?? (() => crypto.getRandomValues(new BigUint64Array(1))[0]!),

@@ -1,0 +1,99 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { type Clock, stepped, tie } from "../src/clock/clock.ts";
+import { LIBC_PATHS, openSystemClock } from "../src/clock/system_clock.ts";
+import config from "../deno.json" with { type: "json" };
+
+Deno.test("openSystemClock() reads libc's clock, which goes on and agrees with Date", () => {
+  using clock = openSystemClock();
+  const before = Date.now();
+  const now = clock.realtime();
+  const after = Date.now();
+  assert(BigInt(before) * 1_000_000n <= now && now < BigInt(after + 1) * 1_000_000n);
+  const [one, two] = [clock.monotonic(), clock.monotonic()];
+  assert(one <= two);
+  assert(clock.precision >= 1e-9 && clock.precision < 1e-3, `${clock.precision} s`);
+  const discipline = clock.discipline();
+  assert(discipline !== null && discipline.maximumError >= 0);
+});
+
+Deno.test("openSystemClock() reads the structures of C where C puts them", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    const library = `${directory}/fake_libc.so`;
+    const args = ["-shared", "-fPIC", "-o", library, "tests/fixtures/fake_libc.c"];
+    const { success } = await new Deno.Command("cc", { args }).output().catch(() => ({
+      success: false,
+    }));
+    if (!success) return console.log("no C compiler here: not tried");
+    using clock = openSystemClock([library]);
+    assertEquals(clock.precision, 250e-9);
+    assertEquals(clock.realtime() / 1_000_000_000n, 1795342503n);
+    assertEquals(clock.monotonic() / 1_000_000_000n, 1000n);
+    assertEquals(clock.monotonic() - clock.monotonic(), -250n);
+    assertEquals(clock.discipline(), {
+      synchronised: true,
+      leap: "insert",
+      maximumError: 0.0015,
+      estimatedError: 0.00002,
+    });
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test("openSystemClock() falls back to Temporal where libc cannot be loaded", () => {
+  using clock = openSystemClock(["/nowhere/libc.so"]);
+  assert(Math.abs(Number(clock.realtime() / 1_000_000n) - Date.now()) < 1000);
+  assert(clock.monotonic() <= clock.monotonic());
+  assertEquals(clock.discipline(), null);
+});
+
+Deno.test({
+  name: "openSystemClock() asks for no permission that it does not have",
+  permissions: { ffi: false },
+  fn: () => {
+    using clock = openSystemClock();
+    assertEquals(clock.discipline(), null);
+  },
+});
+
+Deno.test("openSystemClock() says what is missing where there is neither", () => {
+  const { Temporal } = globalThis;
+  Object.assign(globalThis, { Temporal: undefined });
+  try {
+    assertThrows(() => openSystemClock(["/nowhere"]), Error, "cannot read the system clock");
+  } finally {
+    Object.assign(globalThis, { Temporal });
+  }
+});
+
+Deno.test("deno.json grants exactly the paths at which libc is looked for", () => {
+  assert(config.tasks.tsync.command.includes(` --allow-ffi=${LIBC_PATHS.join(",")} `));
+});
+
+/** A clock that is read in steps of 10 ns, its timelines 1 s apart. */
+function steady(): Clock {
+  let now = 0n;
+  return {
+    monotonic: () => now += 10n,
+    realtime: () => (now += 10n) + 1_000_000_000n,
+    precision: 10e-9,
+    discipline: () => null,
+  };
+}
+
+Deno.test("tie() says by how much its two readings may be apart", () => {
+  assertEquals(tie(steady()), { monotonic: 20n, realtime: 1_000_000_020n, error: 10n });
+});
+
+Deno.test("stepped() tells a step or a suspended machine from a slew", () => {
+  const second = 1_000_000_000n;
+  const from = { monotonic: 0n, realtime: 0n, error: 0n };
+  const after = (monotonic: bigint, realtime: bigint) =>
+    stepped(from, { monotonic, realtime, error: 0n });
+  assertEquals(after(10n * second, 10n * second), false);
+  assertEquals(after(10n * second, 10n * second + 5_000_000n), false, "slewed by 500 ppm");
+  assertEquals(after(10n * second, 11n * second), true, "stepped forward, or suspended for 1 s");
+  assertEquals(after(10n * second, 9n * second), true, "stepped back");
+  assertEquals(after(second / 100n, second / 100n + 2_000_000n), true, "by 2 ms within 10 ms");
+});

@@ -1,0 +1,441 @@
+/**
+ * The real programs as processes: from source, and compiled where `dist/` has
+ * one. Sentences and exit statuses are checked as a person sees them.
+ *
+ * @module
+ */
+
+import { once } from "node:events";
+import { createConnection } from "node:net";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { compiled, type Program, run, ServeProcess, SOURCE } from "../scripts/program.ts";
+import { encodePacket } from "../src/ntp/packet.ts";
+import { answering, answeringBytes, type Behaviour, FakeServer, units } from "./fake_server.ts";
+
+const programs = [SOURCE, ...compiled() === null ? [] : [compiled()!]];
+if (programs.length === 1) console.log("end to end: no compiled program in dist/, only the source");
+for (const program of programs) testProgram(program);
+
+function testProgram(program: Program): void {
+  const test = (name: string, body: () => Promise<void>) =>
+    Deno.test(`${program.name}: ${name}`, body);
+  const tsync = (...args: string[]) => run(program, ...args);
+
+  test("sync prints an aligned report", async () => {
+    await using server = await ServeProcess.start(program);
+    const { code, stdout, stderr } = await tsync("sync", server.address);
+    assertEquals(stderr, "");
+    assertEquals(code, 0);
+    const number = String.raw`\d+(\.\d+)?`;
+    const lines = [
+      String.raw`server      127\.0\.0\.1:\d+  tcp 127\.0\.0\.1:\d+, stratum \d+ \(LOCL\)`,
+      `delay       ${number} [mµn]?s best of 16  [ ▁▂▃▄▅▆▇█]{12}  ${number} [mµn]?s worst`,
+      `offset      [+-]${number} [mµn]?s ± ${number} [mµn]?s  no difference can be seen`,
+      String.raw`local time  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6} [+-]\d\d:\d\d`,
+      String.raw`server time \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6} [+-]\d\d:\d\d`,
+    ];
+    assertMatch(stdout, new RegExp(`^${lines.join("\n")}\n$`));
+  });
+
+  test("sync --json prints one line with the names of the contract", async () => {
+    await using server = await ServeProcess.start(program);
+    const { code, stdout } = await tsync("sync", "--json", "--samples", "5", server.address);
+    assertEquals(code, 0);
+    assertEquals(stdout.split("\n").length, 2);
+    const fix = JSON.parse(stdout);
+    const names = "time offset error_bound delay leap synchronised servers".split(" ");
+    assertEquals(Object.keys(fix), names);
+    const serverNames =
+      ("name address transport status offset error_bound delay jitter samples stratum " +
+        "reference_id root_delay root_dispersion timestamps error").split(" ");
+    assertEquals(Object.keys(fix.servers[0]), serverNames);
+    assertMatch(fix.time, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$/);
+    assert(Math.abs(fix.offset) <= fix.error_bound, "the same clock is off from itself");
+    assertEquals(fix.synchronised, true);
+    assertEquals(fix.leap, "none");
+    const [only] = fix.servers;
+    assertEquals(only.status, "truechimer");
+    assertEquals(only.samples, 5);
+    assertEquals(only.error, null);
+    assertEquals(only.timestamps, "user");
+    assertEquals([only.offset, only.error_bound], [fix.offset, fix.error_bound]);
+    assert(!/\d[eE]/.test(stdout.replaceAll(/"[^"]*"/g, "")), "an exponent in the numbers");
+  });
+
+  test("sync asks several servers and has them vote", async () => {
+    await using one = await ServeProcess.start(program);
+    await using two = await ServeProcess.start(program, [
+      "--host",
+      "127.0.0.1",
+      "--port",
+      "0",
+      "--stratum",
+      "3",
+    ]);
+    await using liar = new FakeServer(answering((_, { receive, transmit }) => ({
+      receive: receive + units(10),
+      transmit: transmit + units(10),
+    })));
+    const args = ["sync", "--json", one.address, liar.address, two.address, "127.0.0.1:1"];
+    const { code, stdout } = await tsync(...args);
+    const { servers, synchronised, offset, error_bound } = JSON.parse(stdout);
+    assertEquals(code, 0);
+    assertEquals(synchronised, true);
+    assert(Math.abs(offset) <= error_bound);
+    assertEquals(servers.map((server: { status: string }) => server.status), [
+      "truechimer",
+      "falseticker",
+      "truechimer",
+      "unreachable",
+    ]);
+    assertEquals(servers[2].stratum, 3);
+  });
+
+  test("sync finds no fix where two servers disagree, and says who says what", async () => {
+    await using good = new FakeServer(answering(() => ({})));
+    await using bad = new FakeServer(answering((_, { receive, transmit }) => ({
+      receive: receive + units(10),
+      transmit: transmit + units(10),
+    })));
+    const { code, stdout, stderr } = await tsync("sync", good.address, bad.address);
+    assertEquals(code, 1);
+    assertEquals(stdout, "");
+    assertMatch(
+      stderr,
+      /no majority of the servers agrees: 127\S+ says .*; 127\S+ says \+(9\.9999|10\.0000)\d+ s ± /,
+    );
+  });
+
+  test("a server ahead by 37.5 s, written in Python from the wire format, is understood", async () => {
+    const python = new Deno.Command("python3", {
+      args: ["tests/fixtures/server.py", "37.5"],
+      stdout: "piped",
+      stderr: "null",
+    }).spawn();
+    const output = python.stdout.getReader();
+    try {
+      const port = new TextDecoder().decode((await output.read()).value).trim();
+      const { stdout } = await tsync("sync", "--json", `127.0.0.1:${port}`);
+      const fix = JSON.parse(stdout);
+      assert(Math.abs(fix.offset - 37.5) <= fix.error_bound, stdout);
+      assert(fix.error_bound < 1, stdout);
+      const { stdout: report } = await tsync("sync", `127.0.0.1:${port}`);
+      assertMatch(
+        report,
+        /offset {6}\+37\.(49|50)\d+ s ± \d.* {2}the local clock is slow by 37\.5 s/,
+      );
+    } finally {
+      python.kill();
+      await output.cancel();
+      await python.status;
+    }
+  });
+
+  test("--quiet prints nothing, and --max-offset decides the exit status", async () => {
+    await using server = await ServeProcess.start(program);
+    const quiet = await tsync("sync", "--quiet", "--max-offset", "10", server.address);
+    assertEquals(quiet, { code: 0, stdout: "", stderr: "" });
+    const strict = await tsync("sync", "--quiet", "--max-offset", "1e-9", server.address);
+    assertEquals(strict.code, 3);
+    assertMatch(
+      strict.stderr,
+      /^tsync: the local clock may be off by .* more than the 1 ns allowed by --max-offset\n$/,
+    );
+  });
+
+  test("serve listens on IPv4 and IPv6 alike", async () => {
+    await using server = await ServeProcess.start(program, ["--port", "0"]);
+    const { code, stdout } = await tsync("sync", "--json", `127.0.0.1:${server.port}`);
+    assertEquals(code, 0);
+    assertEquals(JSON.parse(stdout).servers[0].address, `127.0.0.1:${server.port}`);
+    if (!hasIPv6()) return console.log("this machine has no IPv6 loopback: not tried");
+    const v6 = await tsync("sync", "--json", `[::1]:${server.port}`, "-6");
+    assertEquals(JSON.parse(v6.stdout).servers[0].address, `[::1]:${server.port}`);
+  });
+
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    test(`serve ends on ${signal} with exit status 0, an idle connection open`, async () => {
+      await using server = await ServeProcess.start(program);
+      using _idle = await Deno.connect({ hostname: "127.0.0.1", port: server.port });
+      await tsync("sync", "--quiet", server.address);
+      const { code, log } = await server.stop(signal);
+      assertEquals(code, 0);
+      assertEquals(log.at(-1), { event: "stopped", connections: 2, replies: 17 });
+    });
+  }
+
+  test("sync exits 130 when interrupted before a fix", async () => {
+    const arrived = Promise.withResolvers<void>();
+    await using silent = new FakeServer(async (connection) => {
+      await connection.read(new Uint8Array(48));
+      arrived.resolve();
+      await connection.read(new Uint8Array(48));
+    });
+    const child = new Deno.Command(program.executable, {
+      args: [...program.args, "sync", silent.address],
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    await arrived.promise;
+    child.kill("SIGINT");
+    const { code, stderr } = await child.output();
+    assertEquals(new TextDecoder().decode(stderr), "tsync: interrupted before a fix\n");
+    assertEquals(code, 130);
+  });
+
+  test("sync tells on stderr that it is still measuring after half a second", async () => {
+    await using slow = new FakeServer(answeringBytes(
+      (_, good) => encodePacket(good),
+      async (connection, bytes) => {
+        await new Promise((resolve) => setTimeout(resolve, 400));
+        await connection.write(bytes);
+      },
+    ));
+    const { code, stdout, stderr } = await tsync("sync", "--json", "--samples", "1", slow.address);
+    assertEquals(code, 0);
+    assertEquals(stderr, "measuring\n");
+    assertEquals(stdout.split("\n").length, 2);
+  });
+
+  const usage: [string[], string][] = [
+    [[], "tsync: expected a command: serve or sync"],
+    [["frobnicate"], 'tsync: unknown command "frobnicate": expected serve or sync'],
+    [
+      ["serve", "--port", "70000"],
+      '--port must be an integer from 0 to 65535: current value is "70000"',
+    ],
+    [["serve", "--frobnicate"], "unknown flag --frobnicate: expected one of --host, --port"],
+    [
+      ["sync", "--samples", "0"],
+      '--samples must be an integer from 1 to 10000: current value is "0"',
+    ],
+    [["sync", "--samples", "abc"], 'current value is "abc"'],
+    [["sync", "--samples"], "--samples needs a value, N: exchanges per server"],
+    [["sync", "host:70000"], "port must be an integer from 1 to 65535"],
+    [["sync", "tls://host"], "tls:// is not yet supported"],
+    [["sync", "ntp://host"], "ntp:// is not yet supported"],
+  ];
+  for (const [args, sentence] of usage) {
+    test(`\`tsync ${args.join(" ")}\` is a usage error`, async () => {
+      const { code, stdout, stderr } = await tsync(...args);
+      assertEquals(code, 2);
+      assertEquals(stdout, "");
+      assertStringIncludes(stderr, sentence);
+    });
+  }
+
+  test("help and version go to stdout", async () => {
+    for (const args of [["--help"], ["serve", "--help"], ["sync", "--help"]]) {
+      const { code, stdout, stderr } = await tsync(...args);
+      assertEquals([code, stderr], [0, ""]);
+      assertStringIncludes(stdout, "Usage:");
+    }
+    assertMatch((await tsync("--version")).stdout, /^tsync \d+\.\d+\.\d+\n$/);
+  });
+
+  test("serve says why it cannot listen", async () => {
+    await using server = await ServeProcess.start(program);
+    const args = ["serve", "--host", "127.0.0.1", "--port", String(server.port)];
+    const { code, stderr } = await tsync(...args);
+    assertEquals(code, 1);
+    assertEquals(
+      stderr,
+      `tsync: cannot listen on ${server.address}: the address is in use; ` +
+        "stop the program that uses it, or choose another with --port\n",
+    );
+    const unknown = await tsync("serve", "--host", "nosuch.invalid");
+    assertEquals(unknown.stderr, "tsync: cannot listen on nosuch.invalid: there is no such host\n");
+  });
+
+  test("an unknown host is named", async () => {
+    const { code, stderr } = await tsync("sync", "nosuch.invalid");
+    assertEquals(code, 1);
+    assertEquals(stderr, "tsync: nosuch.invalid is not a known host\n");
+  });
+
+  test("a refused connection is named, and the JSON object has null figures", async () => {
+    const { code, stdout, stderr } = await tsync("sync", "--json", "127.0.0.1:1");
+    const sentence =
+      "127.0.0.1:1 cannot be reached: connection refused; is `tsync serve` running there?";
+    assertEquals(code, 1);
+    assertEquals(stderr, `tsync: ${sentence}\n`);
+    const { synchronised, offset, error_bound, delay, servers } = JSON.parse(stdout);
+    assertEquals([synchronised, offset, error_bound, delay], [false, null, null, null]);
+    const { status, error, offset: its, stratum } = servers[0];
+    assertEquals([status, error, its, stratum], ["unreachable", sentence, null, null]);
+  });
+
+  const bad: [string, Behaviour, RegExp][] = [
+    [
+      "accepts and stays silent",
+      async (connection) => {
+        while (await connection.read(new Uint8Array(48)) !== null);
+      },
+      /did not answer within 0\.5 s$/,
+    ],
+    [
+      "closes at once",
+      () => Promise.resolve(),
+      /(closed the connection without an answer|broke the connection \(connection reset\))$/,
+    ],
+    [
+      "closes in mid-reply",
+      async (connection) => {
+        await connection.read(new Uint8Array(48));
+        await connection.write(new Uint8Array(20).fill(0x24));
+      },
+      /closed the connection after 20 of 48 bytes of its reply(: it sent "\$+")?$/,
+    ],
+    [
+      "stops in mid-reply",
+      async (connection) => {
+        await connection.read(new Uint8Array(48));
+        await connection.write(new Uint8Array(20).fill(0x24));
+        await connection.read(new Uint8Array(48));
+      },
+      /sent 20 of 48 bytes of its reply and then nothing/,
+    ],
+    [
+      "answers with text",
+      answeringBytes(() =>
+        new TextEncoder().encode(
+          "HTTP/1.1 400 Bad Request\r\nServer: nginx\r\nContent-Length: 0\r\n\r\n",
+        )
+      ),
+      /is not an NTP server's reply .*it sent "HTTP\/1\.1 400 Bad Request"$/,
+    ],
+    [
+      "answers in another version",
+      answering(() => ({ version: 3 })),
+      /answered in NTP version 3 when asked in version 4$/,
+    ],
+    [
+      "answers another request",
+      answering((_, { origin }) => ({ origin: origin ^ 1n })),
+      /does not belong to the request \(wrong origin timestamp\)$/,
+    ],
+    [
+      "sends a kiss",
+      answering(() => ({ stratum: 0, referenceId: 0x44454e59 })),
+      /refuses to serve this client \(kiss DENY\)$/,
+    ],
+    [
+      "answers before it was asked",
+      answering((_, { receive }) => ({ transmit: receive - 1n })),
+      /\(T3 is before T2\)$/,
+    ],
+    [
+      "leaves T2 empty",
+      answering(() => ({ receive: 0n })),
+      /sent a reply with an empty timestamp$/,
+    ],
+    [
+      "leaves T3 empty",
+      answering(() => ({ transmit: 0n })),
+      /sent a reply with an empty timestamp$/,
+    ],
+    [
+      "is not synchronised",
+      answering(() => ({ leap: "unsynchronised" })),
+      /is not synchronised itself, and says so$/,
+    ],
+  ];
+  for (const [name, behaviour, sentence] of bad) {
+    test(`a server that ${name} is named, and why`, async () => {
+      await using server = new FakeServer(behaviour);
+      const { code, stdout, stderr } = await tsync("sync", "--timeout", "0.5", server.address);
+      assertEquals(stdout, "");
+      const lines = stderr.trim().split("\n").filter((line) => !line.startsWith("measuring"));
+      assertEquals(lines.length, 1, stderr);
+      assertMatch(lines[0]!, /^tsync: 127\.0\.0\.1:\d+ /);
+      assertMatch(lines[0]!, sentence);
+      assertEquals(code, 1);
+    });
+  }
+
+  test("a server that drips a byte at a time is understood", async () => {
+    await using server = new FakeServer(answeringBytes(
+      (_, good) => encodePacket(good),
+      async (connection, bytes) => {
+        for (const byte of bytes) {
+          await connection.write(Uint8Array.of(byte));
+          await new Promise((resolve) => setTimeout(resolve, 0));
+        }
+      },
+    ));
+    const { code, stdout } = await tsync("sync", "--json", "--samples", "2", server.address);
+    assertEquals(code, 0);
+    const { offset, error_bound } = JSON.parse(stdout);
+    assert(Math.abs(offset) <= error_bound);
+  });
+
+  test("what clients do wrong is counted, and others are served meanwhile", async () => {
+    await using server = await ServeProcess.start(program);
+    const connect = () => Deno.connect({ hostname: "127.0.0.1", port: server.port });
+    const served = async () => {
+      const { code, stderr } = await tsync("sync", "--quiet", server.address);
+      assertEquals([code, stderr], [0, ""]);
+    };
+    const atEnd = async (connection: Deno.TcpConn) => {
+      assertEquals(await connection.read(new Uint8Array(48)), null);
+    };
+
+    using http = await connect();
+    await http.write(new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"));
+    await atEnd(http);
+    assertEquals(await server.nextEvent(), { event: "refused", reason: "version", count: 1 });
+    await served();
+
+    using reply = await connect();
+    await reply.write(new Uint8Array(48).fill(0x24));
+    await atEnd(reply);
+    assertEquals(await server.nextEvent(), { event: "refused", reason: "mode", count: 1 });
+
+    const half = await connect();
+    await half.write(new Uint8Array(20).fill(0x23));
+    await served();
+    half.close();
+    assertEquals(await server.nextEvent(), { event: "refused", reason: "incomplete", count: 1 });
+
+    await resetInMidRequest(server.port);
+    assertEquals(await server.nextEvent(), { event: "refused", reason: "reset", count: 1 });
+    await served();
+  });
+
+  test("ten messages in one segment get ten replies in order", async () => {
+    await using server = await ServeProcess.start(program);
+    using connection = await Deno.connect({ hostname: "127.0.0.1", port: server.port });
+    const requests = new Uint8Array(480);
+    for (let i = 0; i < 10; i++) {
+      requests[48 * i] = 0x23 - 8 * (i % 4);
+      requests[48 * i + 47] = i;
+    }
+    await connection.write(requests);
+    const replies = new Uint8Array(480);
+    for (let filled = 0; filled < 480;) {
+      filled += (await connection.read(replies.subarray(filled)))!;
+    }
+    for (let i = 0; i < 10; i++) {
+      assertEquals(replies[48 * i]!, 0x24 - 8 * (i % 4), "each in the version of its request");
+      assertEquals(replies[48 * i + 31], i, "the origin is the request's transmit field");
+    }
+  });
+}
+
+function hasIPv6(): boolean {
+  try {
+    Deno.listen({ hostname: "::1", port: 0 }).close();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Sends half a request and resets the connection, which Deno's own sockets cannot. */
+async function resetInMidRequest(port: number): Promise<void> {
+  const socket = createConnection(port, "127.0.0.1");
+  await once(socket, "connect");
+  await new Promise((resolve) => socket.write(new Uint8Array(20).fill(0x23), resolve));
+  socket.resetAndDestroy();
+  await once(socket, "close");
+}

@@ -1,0 +1,172 @@
+import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { describe, it } from "@std/testing/bdd";
+import fc from "fast-check";
+import { extrapolate, intersect, jitter, leastDelay, PHI } from "../src/estimate/envelope.ts";
+import { delay, type Exchange, interval, offset } from "../src/estimate/exchange.ts";
+import { select } from "../src/estimate/selection.ts";
+import {
+  fromTimestamp,
+  SECOND,
+  timestampDifference,
+  toNanoseconds,
+  toTimestamp,
+} from "../src/ntp/timestamp.ts";
+
+/** An exchange begun at `t1` with a clock that is off by `theta`, one delay each way. */
+function exchange(t1: bigint, theta: bigint, out: bigint, hold: bigint, back: bigint): Exchange {
+  const t2 = t1 + out + theta;
+  return { t1, t2, t3: t2 + hold, t4: t1 + out + hold + back };
+}
+
+describe("interval()", () => {
+  const sixtyEight = 68n * 31_556_952n * SECOND;
+  const delays = fc.bigInt({ min: 0n, max: 3600n * SECOND });
+
+  it("contains the true offset, whatever offset, era and delays", () => {
+    fc.assert(fc.property(
+      fc.bigInt({ min: -100n * 31_556_952n * SECOND, max: 500n * 31_556_952n * SECOND }),
+      fc.bigInt({ min: -sixtyEight, max: sixtyEight }),
+      delays,
+      delays,
+      delays,
+      (t1, theta, out, hold, back) => {
+        const { lower, upper } = interval(exchange(t1, theta, out, hold, back));
+        assert(lower <= theta && theta <= upper);
+      },
+    ));
+  });
+
+  it("contains it after a journey through NTP timestamps, but for their last bit", () => {
+    fc.assert(fc.property(
+      fc.bigInt({ min: -60n * 31_556_952n * SECOND, max: 500n * 31_556_952n * SECOND }),
+      fc.bigInt({ min: -67n * 31_556_952n * SECOND, max: 67n * 31_556_952n * SECOND }),
+      delays,
+      delays,
+      delays,
+      (t1, theta, out, hold, back) => {
+        const sent = exchange(t1, theta, out, hold, back);
+        const [receive, transmit] = [toTimestamp(sent.t2), toTimestamp(sent.t3)];
+        const t2 = fromTimestamp(receive, sent.t4);
+        const t3 = t2 + toNanoseconds(timestampDifference(transmit, receive));
+        const { lower, upper } = interval({ ...sent, t2, t3 });
+        assert(lower - 1n <= theta && theta <= upper + 1n);
+      },
+    ));
+  });
+});
+
+describe("offset() and delay()", () => {
+  it("follow RFC 5905 and keep their signs", () => {
+    const fast = exchange(1000n, -500n, 40n, 7n, 60n);
+    assertEquals(offset(fast), -510n); // Off by half of the asymmetry, 20.
+    assertEquals(delay(fast), 100n);
+  });
+
+  it("show a server that was stepped back as a negative delay", () => {
+    assertEquals(delay({ t1: 0n, t2: 0n, t3: 100n, t4: 10n }), -90n);
+  });
+});
+
+describe("intersect()", () => {
+  it("takes each bound from the exchange that was luckiest in that direction", () => {
+    const slowBack = exchange(0n, 7n, 10n, 5n, 900n);
+    const slowOut = exchange(2000n, 7n, 900n, 5n, 10n);
+    const bounds = intersect([slowBack, slowOut], 3000n, 0)!;
+    // 7 - 10 and 7 + 10, each a nanosecond wider for the time since (15 ppm, rounded up).
+    assertEquals(bounds, { lower: -4n, upper: 18n, at: 3000n });
+  });
+
+  it("widens by precision and by PHI times the time since", () => {
+    const only = exchange(0n, 0n, 10n, 0n, 10n);
+    const at = only.t4 + SECOND;
+    const bounds = intersect([only], at, 100e-9)!;
+    assertEquals(bounds.lower, -10n - 100n - BigInt(PHI * 1e9));
+    assertEquals(bounds.upper, 10n + 101n + BigInt(PHI * 1e9));
+  });
+
+  it("finds nothing when a clock was stepped in between", () => {
+    const before = exchange(0n, 0n, 10n, 0n, 10n);
+    const after = exchange(100n, 5000n, 10n, 0n, 10n);
+    assertEquals(intersect([before, after], 200n, 0), null);
+  });
+
+  it("refuses an empty burst", () => {
+    assertThrows(() => intersect([], 0n, 0), RangeError);
+  });
+
+  it("contains the true offset of clocks that drift apart by PHI at most", () => {
+    const ppm = fc.double({ min: -PHI, max: PHI, noNaN: true });
+    const delays = fc.bigInt({ min: 0n, max: 100_000_000n });
+    const bursts = fc.array(fc.tuple(delays, delays, delays, delays), { minLength: 1 });
+    fc.assert(fc.property(ppm, fc.bigInt(-SECOND, SECOND), bursts, (frequency, start, burst) => {
+      // The server's clock shows `local + start + frequency * local`.
+      const theta = (t: bigint) => start + BigInt(Math.round(frequency * Number(t)));
+      const server = (t: bigint) => t + theta(t);
+      let now = 0n;
+      const exchanges = burst.map(([pause, out, hold, back]) => {
+        const t1 = now += pause;
+        const t2 = server(now += out);
+        const t3 = server(now += hold);
+        return { t1, t2, t3, t4: now += back };
+      });
+      const { lower, upper } = intersect(exchanges, now, 2e-9)!;
+      assert(lower <= theta(now) && theta(now) <= upper);
+    }));
+  });
+});
+
+describe("extrapolate()", () => {
+  it("widens by PHI times the time until then", () => {
+    const later = extrapolate({ lower: -5n, upper: 5n, at: 0n }, 10n * SECOND);
+    assertEquals(later, { lower: -150_005n, upper: 150_005n, at: 10n * SECOND });
+  });
+});
+
+describe("jitter() and leastDelay()", () => {
+  const burst = [
+    exchange(0n, 0n, 10_000n, 0n, 10_000n),
+    exchange(0n, 0n, 30_000n, 0n, 10_000n),
+    exchange(0n, 0n, 10_000n, 0n, 30_000n),
+  ];
+
+  it("compare all exchanges with the one of least delay", () => {
+    assertEquals(leastDelay(burst), 20_000n);
+    assertAlmostEquals(jitter(burst), 10e-6, 1e-12);
+  });
+
+  it("is 0 for one exchange", () => assertEquals(jitter(burst.slice(0, 1)), 0));
+});
+
+describe("select()", () => {
+  const good = { lower: -10n, upper: 10n };
+  const better = { lower: -2n, upper: 4n };
+  const liar = { lower: 100n, upper: 110n };
+  const rows: [string, { lower: bigint; upper: bigint }[], string, [bigint, bigint] | null][] = [
+    ["no server", [], "", null],
+    ["one", [good], "+", [-10n, 10n]],
+    ["two that agree", [good, better], "++", [-2n, 4n]],
+    ["two that touch", [good, { lower: 10n, upper: 12n }], "++", [10n, 10n]],
+    ["two that disagree", [good, liar], "", null],
+    ["one liar of three", [liar, good, better], "-++", [-2n, 4n]],
+    ["two liars of five", [liar, good, better, good, liar], "-+++-", [-2n, 4n]],
+    ["two of four", [liar, good, better, liar], "", null],
+    ["a chain", [good, { lower: 5n, upper: 20n }, { lower: 15n, upper: 30n }], "", null],
+  ];
+  for (const [name, intervals, members, expected] of rows) {
+    it(`decides for ${name}`, () => {
+      const selection = select(intervals);
+      const truechimers = selection?.truechimers.map((is) => is ? "+" : "-").join("") ?? "";
+      assertEquals(truechimers, members);
+      const found = selection && [selection.interval.lower, selection.interval.upper];
+      assertEquals(found, expected);
+    });
+  }
+
+  it("does not depend on the order", () => {
+    const ends = fc.tuple(fc.bigInt(-20n, 20n), fc.bigInt(0n, 20n));
+    const intervals = fc.array(ends.map(([lower, width]) => ({ lower, upper: lower + width })));
+    fc.assert(fc.property(intervals, (some) => {
+      assertEquals(select(some)?.interval, select(some.toReversed())?.interval);
+    }));
+  });
+});

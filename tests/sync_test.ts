@@ -1,0 +1,152 @@
+import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
+import type { Clock } from "../src/clock/clock.ts";
+import { systemClock } from "../src/clock/system_clock.ts";
+import { serve, sync } from "../src/mod.ts";
+import { answering, type Behaviour, FakeServer, units } from "./fake_server.ts";
+
+const system = systemClock();
+
+/** The system's clock, off by what can be changed at any moment. */
+function adjustable(): Clock & { shift: bigint } {
+  const clock = { ...system, shift: 0n, realtime: () => system.realtime() + clock.shift };
+  return clock;
+}
+
+const loopback = { hosts: ["127.0.0.1"], port: 0 };
+const name = ({ addresses: [first] }: Awaited<ReturnType<typeof serve>>) =>
+  `127.0.0.1:${first!.port}`;
+
+Deno.test("sync() finds the offset of a clock that is 30 years off, to the bound", async () => {
+  const server = await serve(loopback);
+  const clock = adjustable();
+  clock.shift = -946_684_800_123_456_789n;
+  const { offset, errorBound } = await sync({ servers: [name(server)], clock });
+  await server.stop();
+  assert(Math.abs(offset! - 946_684_800.123456789) <= errorBound!);
+  assert(errorBound! < 1);
+});
+
+Deno.test("sync() throws a burst away during which the local clock is stepped", async () => {
+  const server = await serve(loopback);
+  const clock = adjustable();
+  let samples = 0;
+  const { offset, errorBound } = await sync({
+    servers: [name(server)],
+    clock,
+    onProgress: () => {
+      if (++samples === 5) clock.shift = 3_000_000_000n;
+    },
+  });
+  await server.stop();
+  assertEquals(samples, 32);
+  assertEquals(server.counters.replies, 34);
+  assert(Math.abs(offset! + 3) <= errorBound!);
+});
+
+Deno.test("sync() gives up when the local clock is stepped again and again", async () => {
+  const server = await serve(loopback);
+  const clock = adjustable();
+  const fix = sync({
+    servers: [name(server)],
+    samples: 1,
+    clock,
+    onProgress: () => clock.shift += 3_000_000_000n,
+  });
+  await assertRejects(() => fix, Error, "the local clock was set, or the machine suspended");
+  await server.stop();
+});
+
+Deno.test("sync() throws a burst away during which the server's clock is stepped", async () => {
+  let requests = 0;
+  await using server = new FakeServer(answering((_, { receive, transmit }) => {
+    const step = ++requests > 5 ? units(2) : 0n;
+    return { receive: receive + step, transmit: transmit + step };
+  }));
+  const { offset, errorBound } = await sync({ servers: [server.address] });
+  assertEquals(requests, 34);
+  assert(Math.abs(offset! - 2) <= errorBound!);
+});
+
+Deno.test("sync() calls a server invalid whose clock is never consistent", async () => {
+  let requests = 0;
+  await using server = new FakeServer(answering((_, { receive, transmit }) => {
+    const step = units(2 * ++requests);
+    return { receive: receive + step, transmit: transmit + step };
+  }));
+  const { synchronised, servers } = await sync({ servers: [server.address] });
+  assertEquals(synchronised, false);
+  assertEquals(servers[0]!.status, "invalid");
+  assertEquals(
+    servers[0]!.error,
+    `${server.address} contradicts itself: a clock was stepped during each of 3 bursts`,
+  );
+});
+
+Deno.test("sync() goes on with a new connection when one breaks, and keeps what it has", async () => {
+  let connections = 0;
+  const good = answering(() => ({}));
+  const breaking: Behaviour = (connection) => {
+    if (++connections > 1) return good(connection);
+    let replies = 0;
+    return answering(() => {
+      if (++replies > 10) throw new Error("broken");
+      return {};
+    })(connection);
+  };
+  await using server = new FakeServer(breaking);
+  const { synchronised, servers } = await sync({ servers: [server.address] });
+  assertEquals(synchronised, true);
+  assertEquals(connections, 2);
+  assertEquals(servers[0]!.figures!.delays.length, 16);
+});
+
+Deno.test("sync() makes a fix of what it has when the server dies", async () => {
+  let replies = 0;
+  await using server = new FakeServer(answering(() => {
+    if (++replies > 6) throw new Error("dead");
+    return {};
+  }));
+  const { synchronised, servers } = await sync({ servers: [server.address] });
+  assertEquals(synchronised, true);
+  assertEquals(servers[0]!.figures!.delays.length, 5);
+  assertEquals(server.connections, 3);
+});
+
+Deno.test("sync() obeys a kiss at once", async () => {
+  await using server = new FakeServer(answering(() => ({ stratum: 0, referenceId: 0x52415445 })));
+  const { servers } = await sync({ servers: [server.address] });
+  assertEquals(server.connections, 1);
+  assertEquals(
+    servers[0]!.error,
+    `${server.address} was asked too often (kiss RATE): wait before asking again`,
+  );
+});
+
+Deno.test("sync() counts a server's root distance only when servers vote", async () => {
+  const behaviour = answering(() => ({ rootDelay: 0.5, rootDispersion: 0.25, precision: -30 }));
+  await using one = new FakeServer(behaviour);
+  await using two = new FakeServer(behaviour);
+  const alone = await sync({ servers: [one.address] });
+  assert(alone.errorBound! < 0.25);
+  const both = await sync({ servers: [one.address, two.address] });
+  assertAlmostEquals(both.errorBound!, 0.5, 0.1);
+});
+
+Deno.test("sync() ends with the signal's reason and leaves nothing open", async () => {
+  const asked = Promise.withResolvers<void>();
+  await using silent = new FakeServer(async (connection) => {
+    while (await connection.read(new Uint8Array(48)) !== null) asked.resolve();
+  });
+  const controller = new AbortController();
+  const syncing = sync({ servers: [silent.address], signal: controller.signal });
+  await asked.promise;
+  controller.abort(new Error("enough"));
+  await assertRejects(() => syncing, Error, "enough");
+});
+
+Deno.test("sync() refuses numbers that make no sense", async () => {
+  await assertRejects(() => sync({ samples: 0 }), RangeError, "samples must be a positive integer");
+  await assertRejects(() => sync({ timeout: -1 }), RangeError, "timeout must be a positive number");
+  await assertRejects(() => sync({ servers: [] }), RangeError, "expected at least one server");
+  await assertRejects(() => serve({ stratum: 16 }), RangeError, "stratum must be an integer");
+});

@@ -1,0 +1,53 @@
+import { assertEquals } from "@std/assert";
+import { run, ServeProcess, SOURCE } from "../scripts/program.ts";
+
+const FIELDS = ["ntp.flags.vn", "ntp.flags.mode", "ntp.stratum", "ntp.refid", "ntp.org", "ntp.xmt"];
+
+/** Can this process capture on the loopback interface? */
+async function missing(): Promise<string | null> {
+  try {
+    const { code } = await new Deno.Command("tshark", { args: ["-i", "lo", "-L"] }).output();
+    return code === 0 ? null : "tshark may not capture here";
+  } catch {
+    return "tshark is not installed";
+  }
+}
+
+const reason = await missing();
+if (reason !== null) console.log(`wireshark: skipped, ${reason}`);
+
+Deno.test(
+  { name: "tshark decodes a session as NTP version 4", ignore: reason !== null },
+  async () => {
+    await using server = await ServeProcess.start(SOURCE, [
+      "--host",
+      "127.0.0.1",
+      "--port",
+      "0",
+      "--stratum",
+      "3",
+    ]);
+    const tshark = new Deno.Command("tshark", {
+      args: ["-i", "lo", "-f", `tcp port ${server.port} and greater 100`, "-c", "6"]
+        .concat("-d", `tcp.port==${server.port},ntp`, "-T", "fields", "-E", "separator=|")
+        .concat(FIELDS.flatMap((field) => ["-e", field])),
+      stdout: "piped",
+      stderr: "null",
+    }).spawn();
+    const output = tshark.output();
+    let captured = false;
+    output.finally(() => captured = true);
+    while (!captured) await run(SOURCE, "sync", "--quiet", "--samples", "5", server.address);
+    const { stdout } = await output;
+    const rows = new TextDecoder().decode(stdout).trim().split("\n").map((row) => row.split("|"));
+    assertEquals(rows.length, 6);
+    for (let i = 0; i < 6; i += 2) {
+      const [request, reply] = [rows[i]!, rows[i + 1]!];
+      assertEquals(request.slice(0, 5), ["4", "3", "0", "00000000", "NULL"]);
+      assertEquals(reply.slice(0, 4), ["4", "4", "3", "4c4f434c"]);
+      assertEquals(reply[4], request[5], "the origin is the nonce");
+      const year = new Date().getUTCFullYear();
+      assertEquals(reply[5]!.includes(` ${year} `), true, reply[5]);
+    }
+  },
+);
