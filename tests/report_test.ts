@@ -96,7 +96,7 @@ const good: ServerReport = {
     errorBound: 0.00064,
     delay: 0.041238,
     jitter: 1e-7,
-    delays: [0.041238, 0.05],
+    exchanges: [{ offset: 0, delay: 0.041238 }, { offset: 0.001, delay: 0.05 }],
     stratum: 2,
     referenceId: "LOCL",
     rootDelay: 0,

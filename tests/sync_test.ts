@@ -97,7 +97,7 @@ Deno.test("sync() goes on with a new connection when one breaks, and keeps what 
   const { synchronised, servers } = await sync({ servers: [server.address] });
   assertEquals(synchronised, true);
   assertEquals(connections, 2);
-  assertEquals(servers[0]!.figures!.delays.length, 16);
+  assertEquals(servers[0]!.figures!.exchanges.length, 16);
 });
 
 Deno.test("sync() makes a fix of what it has when the server dies", async () => {
@@ -108,7 +108,7 @@ Deno.test("sync() makes a fix of what it has when the server dies", async () => 
   }));
   const { synchronised, servers } = await sync({ servers: [server.address] });
   assertEquals(synchronised, true);
-  assertEquals(servers[0]!.figures!.delays.length, 5);
+  assertEquals(servers[0]!.figures!.exchanges.length, 5);
   assertEquals(server.connections, 3);
 });
 

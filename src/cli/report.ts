@@ -7,7 +7,7 @@
 
 import { bold, dim, green, red, yellow } from "@std/fmt/colors";
 import { SECOND } from "../ntp/timestamp.ts";
-import type { Fix, ServerReport } from "../mod.ts";
+import type { Fix, ServerFigures, ServerReport } from "../mod.ts";
 
 const UNITS = [
   { name: "s", size: 1 },
@@ -111,7 +111,7 @@ export function describeFix(fix: Fix): string {
   if (fix.servers.length === 1 && only?.figures) {
     const { figures } = only;
     rows.push(["server", serverLine(only)]);
-    rows.push(["delay", delayLine(figures.delays)]);
+    rows.push(["delay", delayLine(figures)]);
   } else {
     for (const server of fix.servers) {
       rows.push(["server", bold(server.name)], ...tableRows(server));
@@ -134,7 +134,8 @@ function serverLine({ name, address, transport, figures }: ServerReport): string
   return `${bold(name)}  ${transport} ${address ?? ""}${source}`;
 }
 
-function delayLine(delays: readonly number[]): string {
+function delayLine({ exchanges }: ServerFigures): string {
+  const delays = exchanges.map(({ delay }) => delay);
   const least = formatDuration(Math.min(...delays));
   if (delays.length === 1) return `${least} (1 sample)`;
   const most = formatDuration(Math.max(...delays));
@@ -155,7 +156,7 @@ function tableRows(server: ServerReport): [string, string][] {
   const offset = formatOffset(figures.offset, figures.errorBound);
   return [
     ["", `${status}  ${offset}`],
-    ["", delayLine(figures.delays)],
+    ["", delayLine(figures)],
   ];
 }
 
@@ -189,7 +190,7 @@ export function fixToJson(fix: Fix): string {
       error_bound: figures?.errorBound ?? null,
       delay: figures?.delay ?? null,
       jitter: figures?.jitter ?? null,
-      samples: figures?.delays.length ?? null,
+      samples: figures?.exchanges.length ?? null,
       stratum: figures?.stratum ?? null,
       reference_id: figures?.referenceId ?? null,
       root_delay: figures?.rootDelay ?? null,

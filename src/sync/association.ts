@@ -245,7 +245,9 @@ class Association {
       address: this.#address,
       error: known
         ? `${name} ${error.message}${this.#quotation(error)}`
-        : `${name} did not answer within ${this.#options.timeout} s`,
+        : `${name} ${
+          this.#address === null ? "could not be looked up" : "did not answer"
+        } within ${this.#options.timeout} s`,
     };
   }
 

@@ -7,7 +7,7 @@
 import { type Clock, stepped, type Tie, tie, type Timers } from "../clock/clock.ts";
 import { systemClock, systemTimers } from "../clock/system_clock.ts";
 import { extrapolate, jitter, leastDelay } from "../estimate/envelope.ts";
-import { delay, type Interval } from "../estimate/exchange.ts";
+import { delay, type Interval, offset as exchangeOffset } from "../estimate/exchange.ts";
 import { select, type Selection } from "../estimate/selection.ts";
 import { parseServerAddress, type ServerAddress, type TransportName } from "../net/address.ts";
 import { type Network, systemNetwork } from "../net/transport.ts";
@@ -77,8 +77,8 @@ export interface ServerFigures {
   readonly delay: number;
   /** Seconds: see `jitter` in `envelope.ts`. */
   readonly jitter: number;
-  /** Seconds: the round trip of each exchange, in order. */
-  readonly delays: readonly number[];
+  /** Each exchange for itself, in order: seconds. */
+  readonly exchanges: readonly { readonly offset: number; readonly delay: number }[];
   readonly stratum: number;
   /** As text, see `referenceIdText`. */
   readonly referenceId: string;
@@ -191,7 +191,7 @@ function combine(
     }
     const which = measured.indexOf(outcome);
     const status = selection?.truechimers[which] ? "truechimer" : "falseticker";
-    const figures = figuresOf(outcome, offsets[which]!);
+    const figures = figuresOf(outcome, offsets[which]!, end.realtime - end.monotonic);
     return { name, address, transport, status, figures, error: null };
   });
   const truechimers = reports.filter(({ status }) => status === "truechimer");
@@ -228,12 +228,19 @@ function systemOffset({ lower, upper }: Interval, { monotonic, realtime, error }
   return { lower: lower - between - error, upper: upper - between + error };
 }
 
-function figuresOf({ exchanges, packet }: Measurement, offset: Interval): ServerFigures {
+function figuresOf(
+  { exchanges, packet }: Measurement,
+  offset: Interval,
+  between: bigint,
+): ServerFigures {
   return {
     ...middle(offset),
     delay: seconds(leastDelay(exchanges)),
     jitter: jitter(exchanges),
-    delays: exchanges.map((exchange) => seconds(delay(exchange))),
+    exchanges: exchanges.map((exchange) => ({
+      offset: seconds(exchangeOffset(exchange) - between),
+      delay: seconds(delay(exchange)),
+    })),
     stratum: packet.stratum,
     referenceId: referenceIdText(packet.referenceId, packet.stratum),
     rootDelay: packet.rootDelay,

@@ -1,0 +1,135 @@
+/**
+ * `deno task simulate`: many seeds a row, and what came of them, as a table.
+ *
+ * `--seeds N` (default 10000), `--row NAME` for one row only, `--seed N` for
+ * one run of it, the figures of which are printed; `--scenario NAME --seed N`
+ * replays a run of a scenario.
+ *
+ * @module
+ */
+
+import { parseArgs } from "@std/cli/parse-args";
+import { type Burst, burst } from "./burst.ts";
+import { bimodal, constant, type Delay, exponential, pareto, uniform } from "./random.ts";
+import { SCENARIOS } from "./scenarios.ts";
+import type { Path } from "./world.ts";
+
+interface Row {
+  readonly name: string;
+  /** The least delay there and back, in seconds. */
+  readonly base: number;
+  readonly path: Path;
+}
+
+const both = (delay: Delay): Path => ({ out: delay, back: delay });
+
+/** Every row but the last two is symmetric in law; no row is in single draws. */
+export const ROWS: readonly Row[] = [
+  { name: "lan-exponential", base: 200e-6, path: both(exponential(100e-6, 100e-6)) },
+  { name: "wan-exponential", base: 0.04, path: both(exponential(0.02, 0.005)) },
+  { name: "wan-pareto", base: 0.04, path: both(pareto(0.02, 0.005)) },
+  { name: "wan-uniform", base: 0.04, path: both(uniform(0.02, 0.01)) },
+  { name: "wan-bimodal", base: 0.04, path: both(bimodal(0.02, 0.02)) },
+  { name: "jitter-10x-exponential", base: 0.01, path: both(exponential(0.005, 0.05)) },
+  { name: "jitter-10x-pareto", base: 0.01, path: both(pareto(0.005, 0.05)) },
+  {
+    name: "loss-33-percent",
+    base: 0.04,
+    path: { ...both(exponential(0.02, 0.005)), loss: 0.33 },
+  },
+  {
+    name: "asymmetric-jitter",
+    base: 0.04,
+    path: { out: exponential(0.02, 0.02), back: exponential(0.02, 0.0002) },
+  },
+  { name: "asymmetric-delay", base: 0.04, path: { out: constant(0.0001), back: constant(0.0399) } },
+];
+
+/** The figures of a row over many seeds. */
+export interface RowFigures {
+  /** Runs whose bound does not contain the true offset. */
+  readonly outside: number;
+  /** Medians of the error, in seconds. */
+  readonly error: number;
+  readonly filterError: number;
+  /** Medians of the bound beyond half of the base delay, in seconds. */
+  readonly excess: number;
+  readonly filterExcess: number;
+  /** Seconds of simulated time in all. */
+  readonly elapsed: number;
+}
+
+/** Runs a row with seeds 1 to `seeds`. */
+export async function runRow(row: Row, seeds: number): Promise<RowFigures> {
+  const bursts: Burst[] = [];
+  let outside = 0;
+  for (let seed = 1; seed <= seeds; seed++) {
+    const result = await burst(seed, row.path);
+    bursts.push(result);
+    if (result.intersection.error <= result.intersection.bound) continue;
+    outside++;
+    console.error(`outside: deno task simulate --row ${row.name} --seed ${seed}`);
+  }
+  const median = (figure: (burst: Burst) => number) =>
+    bursts.map(figure).sort((a, b) => a - b)[Math.floor(seeds / 2)]!;
+  return {
+    outside,
+    error: median((each) => each.intersection.error),
+    filterError: median((each) => each.minimumDelay.error),
+    excess: median((each) => each.intersection.bound - row.base / 2),
+    filterExcess: median((each) => each.minimumDelay.bound - row.base / 2),
+    elapsed: bursts.reduce((sum, each) => sum + each.elapsed, 0),
+  };
+}
+
+const micro = (seconds: number) => (seconds * 1e6).toFixed(1).padStart(10);
+
+async function main(): Promise<void> {
+  const args = parseArgs(Deno.args, { string: ["seeds", "row", "scenario", "seed"] });
+  if (args.scenario !== undefined) {
+    const scenario = SCENARIOS.find(({ name }) => name === args.scenario);
+    if (scenario === undefined) {
+      console.error(`simulate: no scenario "${args.scenario}": expected one of`);
+      for (const { name } of SCENARIOS) console.error(`  ${name}`);
+      Deno.exit(2);
+    }
+    await scenario.run(Number(args.seed ?? 1));
+    console.log("as it must be");
+    return;
+  }
+  const rows = ROWS.filter(({ name }) => args.row === undefined || name === args.row);
+  if (rows.length === 0) {
+    console.error(`simulate: no row "${args.row}": expected ${ROWS.map(({ name }) => name)}`);
+    Deno.exit(2);
+  }
+  if (args.seed !== undefined) {
+    for (const { path } of rows) console.log(await burst(Number(args.seed), path));
+    return;
+  }
+  const seeds = Number(args.seeds ?? 10_000);
+  const started = performance.now();
+  let simulated = 0;
+  console.log(`${seeds} seeds a row, 16 samples; medians in µs\n`);
+  console.log(
+    "                        runs    error                       bound beyond half the delay",
+  );
+  console.log(
+    "row                     outside    tsync min. delay   ratio    tsync min. delay   ratio",
+  );
+  for (const row of rows) {
+    const { outside, error, filterError, excess, filterExcess, elapsed } = await runRow(row, seeds);
+    simulated += elapsed;
+    console.log(
+      row.name.padEnd(24) + String(outside).padStart(7) +
+        micro(error) + micro(filterError) + (error / filterError).toFixed(2).padStart(8) +
+        micro(excess) + micro(filterExcess) + (excess / filterExcess).toFixed(2).padStart(8),
+    );
+  }
+  const took = (performance.now() - started) / 1000;
+  console.log(
+    `\n${(simulated / 3600).toFixed(1)} h simulated in ${took.toFixed(0)} s: ` +
+      `${(simulated / took).toFixed(0)} times as fast as real`,
+  );
+}
+
+if (import.meta.main) await main();
