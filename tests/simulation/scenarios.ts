@@ -106,8 +106,8 @@ function one(
   };
 }
 
-/** Five servers, some of which are wrong, each in its own way. */
-function five(wrong: number): Scenario {
+/** Five servers, some of which are wrong by a second or more, each in its own way. */
+export function five(wrong: number): Scenario {
   return {
     name: `five servers, ${wrong} wrong`,
     async run(seed) {
@@ -117,7 +117,8 @@ function five(wrong: number): Scenario {
       while (liars.size < wrong) liars.add(stage.world.random.pick(names));
       let lie = 0;
       for (const name of names) {
-        await stage.server(name, WAN, liars.has(name) ? { offset: 2 * ++lie } : {});
+        const offset = liars.has(name) ? 2 * ++lie + stage.world.random.uniform() : 0;
+        await stage.server(name, WAN, { offset });
       }
       const fix = await stage.sync(names);
       if (wrong < 3) {
@@ -220,6 +221,7 @@ export const SCENARIOS: readonly Scenario[] = [
       assert(world.now < 6e9, "it took longer than the timeout");
     },
   }),
+  five(0),
   five(1),
   five(2),
   five(3),

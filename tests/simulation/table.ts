@@ -11,7 +11,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { type Burst, burst } from "./burst.ts";
 import { bimodal, constant, type Delay, exponential, pareto, uniform } from "./random.ts";
-import { SCENARIOS } from "./scenarios.ts";
+import { five, type Scenario, SCENARIOS } from "./scenarios.ts";
 import type { Path } from "./world.ts";
 
 interface Row {
@@ -82,6 +82,28 @@ export async function runRow(row: Row, seeds: number): Promise<RowFigures> {
   };
 }
 
+/** What must come of a vote of five servers, by how many are wrong. */
+const VOTES: readonly [number, string][] = [
+  [0, "all are truechimers, the bound holds"],
+  [1, "the bound holds, the wrong one alone is a falseticker"],
+  [2, "the bound holds, the wrong ones alone are falsetickers"],
+  [3, "no fix"],
+  [4, "no fix"],
+];
+
+async function failuresOf({ name, run }: Scenario, seeds: number): Promise<number> {
+  let failures = 0;
+  for (let seed = 1; seed <= seeds; seed++) {
+    try {
+      await run(seed);
+    } catch (error) {
+      failures++;
+      console.error(`deno task simulate --scenario "${name}" --seed ${seed}: ${error}`);
+    }
+  }
+  return failures;
+}
+
 const micro = (seconds: number) => (seconds * 1e6).toFixed(1).padStart(10);
 
 async function main(): Promise<void> {
@@ -124,6 +146,13 @@ async function main(): Promise<void> {
         micro(error) + micro(filterError) + (error / filterError).toFixed(2).padStart(8) +
         micro(excess) + micro(filterExcess) + (excess / filterExcess).toFixed(2).padStart(8),
     );
+  }
+  if (args.row === undefined) {
+    console.log("\nfive servers, wan-exponential                                  runs not so");
+    for (const [wrong, must] of VOTES) {
+      const failures = await failuresOf(five(wrong), seeds);
+      console.log(`${wrong} wrong: ${must}`.padEnd(62) + String(failures).padStart(12));
+    }
   }
   const took = (performance.now() - started) / 1000;
   console.log(
