@@ -1,9 +1,10 @@
 import { assert, assertEquals } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
-import { serve } from "../src/mod.ts";
+import { type Connection, serve, type ServerEvent, sync } from "../src/mod.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { decodePacket, encodeRequest, viewOf } from "../src/ntp/packet.ts";
 import { fromTimestamp } from "../src/ntp/timestamp.ts";
+import { World } from "./simulation/world.ts";
 import { announcement, respond, stampTransmit } from "../src/serve/respond.ts";
 
 systemClock(); // Opened here once, not in the first test that needs it.
@@ -125,3 +126,124 @@ Deno.test("serve() listens nowhere if it cannot listen everywhere", async () => 
   );
   Deno.listen({ hostname: "127.0.0.1", port }).close();
 });
+
+/** A server in virtual time, and a client's connection to it. */
+async function simulated(
+  options: Parameters<typeof serve>[0],
+  path = { out: () => 0.001, back: () => 0.001 },
+) {
+  const world = new World(1);
+  const host = world.host("server");
+  const client = world.host("client");
+  host.path = path;
+  const events: ServerEvent[] = [];
+  const server = await world.run(serve({
+    hosts: ["server"],
+    ...host.environment,
+    onEvent: (event) => events.push(event),
+    ...options,
+  }));
+  const connect = () =>
+    world.run(
+      client.network.connect({ hostname: "server", port: 10085 }, new AbortController().signal),
+    );
+  const ended = async (connection: Connection) => {
+    const byte = new Uint8Array(48);
+    while (await world.run(connection.read(byte)) !== null);
+    return world.now / 1e9;
+  };
+  const refusals = () => events.filter(({ event }) => event === "refused");
+  return { world, server, connect, ended, refusals };
+}
+
+const request = new Uint8Array(48);
+encodeRequest(request, 1n);
+
+Deno.test("serve() closes a connection that is silent for the idle timeout, not before", async () => {
+  const { world, server, connect, ended, refusals } = await simulated({ idleTimeout: 30 });
+  const connection = await connect();
+  await world.sleep(25);
+  await connection.write(request);
+  const at = await ended(connection);
+  assert(at >= 55 && at <= 57, `closed after ${at} s`);
+  assertEquals(refusals(), [{ event: "refused", reason: "idle", count: 1 }]);
+  await world.run(server.stop());
+});
+
+Deno.test("serve() gives a message ten seconds, however it drips", async () => {
+  const { world, server, connect, ended, refusals } = await simulated({});
+  const connection = await connect();
+  for (let i = 0; i < 20; i++) {
+    world.at((5 + i) * 1e9, () => connection.write(request.subarray(i, i + 1)));
+  }
+  const at = await ended(connection);
+  assert(at >= 15 && at <= 17, `closed after ${at} s`);
+  assertEquals(refusals(), [{ event: "refused", reason: "slow", count: 1 }]);
+  await world.run(server.stop());
+});
+
+Deno.test("serve() answers a client over its rate with one RATE kiss and closes", async () => {
+  const { world, server, connect, refusals } = await simulated({ rate: 1 });
+  const connection = await connect();
+  const replies: ReturnType<typeof decodePacket>[] = [];
+  for (;;) {
+    await connection.write(request);
+    const reply = new Uint8Array(48);
+    if (await world.run(connection.read(reply)) === null) break;
+    replies.push(decodePacket(reply));
+  }
+  assertEquals(replies.map(({ stratum }) => stratum), [2, 2, 2, 2, 0]);
+  const { leap, referenceId, origin } = replies[4]!;
+  assertEquals([leap, referenceId, origin], ["unsynchronised", 0x52415445, 1n]);
+  assertEquals(refusals(), [{ event: "refused", reason: "rate", count: 1 }]);
+  assertEquals(server.counters.replies, 4);
+  await world.run(server.stop());
+});
+
+Deno.test("serve() closes at once whom it denies and who is one too many", async () => {
+  const denying = await simulated({ maxClients: 1 });
+  const first = await denying.connect();
+  const second = await denying.connect();
+  await denying.ended(second);
+  await first.write(request);
+  assertEquals(await denying.world.run(first.read(new Uint8Array(48))), 48);
+  assertEquals(denying.refusals(), [{ event: "refused", reason: "max-clients", count: 1 }]);
+  await denying.world.run(denying.server.stop());
+});
+
+Deno.test("serve() goes on accepting when it could not for a while, and says so once a second", async () => {
+  const { world, host } = worldWithServer();
+  let failures = 0;
+  const events: ServerEvent[] = [];
+  const server = await world.run(serve({
+    hosts: ["server"],
+    ...host.environment,
+    network: {
+      ...host.network,
+      listen(address) {
+        const listener = host.network.listen(address);
+        const accept = () => {
+          if (world.now >= 5e9) return listener.accept();
+          failures++;
+          return Promise.reject(new Error("Too many open files (os error 24)"));
+        };
+        return { ...listener, address, accept, close: () => listener.close() };
+      },
+    },
+    onEvent: (event) => events.push(event),
+  }));
+  await world.sleep(6);
+  const client = world.host("client");
+  const fix = await world.run(sync({ servers: ["server"], ...client.environment }));
+  assertEquals(fix.synchronised, true);
+  assert(failures >= 45 && failures <= 51, `${failures} attempts in 5 s`);
+  const told = events.filter(({ event }) => event === "accept-failed");
+  assert(told.length >= 5 && told.length <= 6, `${told.length} lines in 5 s`);
+  assertEquals(told[0], { event: "accept-failed", error: "Too many open files" });
+  await world.run(server.stop());
+});
+
+function worldWithServer() {
+  const world = new World(1);
+  return { world, host: world.host("server") };
+}

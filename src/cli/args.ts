@@ -6,7 +6,9 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import config from "../../deno.json" with { type: "json" };
+import type { ServeOptions, SyncOptions } from "../mod.ts";
 import { DEFAULT_PORT } from "../net/address.ts";
+import { parsePrefix } from "../serve/admission.ts";
 
 /** The version of this program. */
 export const VERSION: string = config.version;
@@ -69,6 +71,34 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
         value: "N",
         help: "stratum to announce, 1 to 15 (default: by the kernel's own state)",
       },
+      {
+        name: "allow",
+        value: "CIDR",
+        repeatable: true,
+        help: "answer these addresses and no others, repeatable",
+      },
+      {
+        name: "deny",
+        value: "CIDR",
+        repeatable: true,
+        help: "do not answer these; the longest matching prefix decides",
+      },
+      { name: "max-clients", value: "N", help: "open connections (default: 10000)" },
+      {
+        name: "max-clients-per-address",
+        value: "N",
+        help: "open connections from one address (default: 1000)",
+      },
+      {
+        name: "rate",
+        value: "N",
+        help: "requests a second from one address, 0: no limit (default: 1000)",
+      },
+      {
+        name: "idle-timeout",
+        value: "S",
+        help: "seconds until a silent connection is closed (default: 300)",
+      },
       { name: "log", value: "FORMAT", help: "log lines on stderr: json or text (default: text)" },
       HELP,
     ],
@@ -101,23 +131,17 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
 /** What `tsync serve` was told. */
 export interface ServeArguments {
   readonly command: "serve";
-  readonly hosts: readonly string[];
-  readonly port: number | undefined;
-  readonly stratum: number | undefined;
+  readonly options: ServeOptions;
   readonly log: "json" | "text";
 }
 
 /** What `tsync sync` was told. */
 export interface SyncArguments {
   readonly command: "sync";
-  readonly servers: readonly string[];
-  readonly samples: number | undefined;
-  /** Seconds. */
-  readonly timeout: number | undefined;
+  readonly options: SyncOptions & { readonly servers: readonly string[] };
   readonly json: boolean;
   /** Seconds. */
   readonly maxOffset: number | undefined;
-  readonly family: 4 | 6 | undefined;
   readonly quiet: boolean;
 }
 
@@ -165,9 +189,17 @@ function parseServe(flags: Flags): Arguments {
   if (log !== "json" && log !== "text") throw flags.bad("log", "json or text");
   return {
     command: "serve",
-    hosts: flags.texts("host"),
-    port: flags.integer("port", 0, 65535),
-    stratum: flags.integer("stratum", 1, 15),
+    options: {
+      hosts: flags.texts("host"),
+      allow: flags.prefixes("allow"),
+      deny: flags.prefixes("deny"),
+      port: flags.integer("port", 0, 65535),
+      stratum: flags.integer("stratum", 1, 15),
+      maxClients: flags.integer("max-clients", 1, 1_000_000),
+      maxClientsPerAddress: flags.integer("max-clients-per-address", 1, 1_000_000),
+      rate: flags.integer("rate", 0, 1_000_000_000),
+      idleTimeout: flags.seconds("idle-timeout", false),
+    },
     log,
   };
 }
@@ -177,12 +209,14 @@ function parseSync(flags: Flags): Arguments {
   const both = flags.isOn("4") && flags.isOn("6");
   return {
     command: "sync",
-    servers: flags.positionals.length > 0 ? flags.positionals : ["localhost"],
-    samples: flags.integer("samples", 1, 10_000),
-    timeout: flags.seconds("timeout", false),
+    options: {
+      servers: flags.positionals.length > 0 ? flags.positionals : ["localhost"],
+      samples: flags.integer("samples", 1, 10_000),
+      timeout: flags.seconds("timeout", false),
+      family: both ? undefined : flags.isOn("4") ? 4 : flags.isOn("6") ? 6 : undefined,
+    },
     json: flags.isOn("json"),
     maxOffset: flags.seconds("max-offset", true),
-    family: both ? undefined : flags.isOn("4") ? 4 : flags.isOn("6") ? 6 : undefined,
     quiet: flags.isOn("quiet"),
   };
 }
@@ -267,6 +301,16 @@ class Flags {
     );
   }
 
+  prefixes(name: string): readonly string[] {
+    const texts = this.texts(name);
+    try {
+      for (const text of texts) parsePrefix(text);
+    } catch (error) {
+      throw new UsageError(`${dashed(name)}: ${(error as Error).message}`, this.#command);
+    }
+    return texts;
+  }
+
   bad(name: string, expected: string): UsageError {
     return new UsageError(
       `${dashed(name)} must be ${expected}: current value is "${this.text(name)}"`,
@@ -290,8 +334,10 @@ export function helpText(command: CommandName | undefined): string {
       "`tsync serve --help` and `tsync sync --help` list the options.";
   }
   const { synopsis, about, flags, epilogue } = COMMANDS[command];
+  const width = 5 +
+    Math.max(...flags.map(({ name, value = "" }) => `${dashed(name)} ${value}`.length));
   const rows = flags.map(({ name, value = "", help }) => {
-    return `  ${`${dashed(name)} ${value}`.padEnd(18)}${help}`;
+    return `  ${`${dashed(name)} ${value}`.padEnd(width)}${help}`;
   });
   return `Usage: ${synopsis}\n\n${about}\n\nOptions:\n${rows.join("\n")}\n\n${epilogue}`;
 }

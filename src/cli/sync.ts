@@ -13,7 +13,7 @@ import { describeFailure, describeFix, fixToJson, formatDuration } from "./repor
 
 /** Takes a fix and shows it. @returns The exit status. */
 export async function runSync(args: SyncArguments): Promise<number> {
-  for (const server of args.servers) {
+  for (const server of args.options.servers) {
     try {
       supported(server);
     } catch (error) {
@@ -26,10 +26,7 @@ export async function runSync(args: SyncArguments): Promise<number> {
   const progress = new Progress(args.quiet);
   try {
     const fix = await sync({
-      servers: args.servers,
-      ...args.samples === undefined ? {} : { samples: args.samples },
-      ...args.timeout === undefined ? {} : { timeout: args.timeout },
-      ...args.family === undefined ? {} : { family: args.family },
+      ...args.options,
       signal: interrupt.signal,
       onProgress: (done, all) => progress.update(done, all),
     });

@@ -35,7 +35,7 @@ export const PACKET_SIZE = 48;
 export const VERSION = 4;
 
 /** Where the fields lie that are read or written on their own. */
-export const OFFSET = { origin: 24, receive: 32, transmit: 40 } as const;
+export const OFFSET = { referenceId: 12, origin: 24, receive: 32, transmit: 40 } as const;
 
 /** Association modes (RFC 5905, figure 10). */
 export const MODE = { client: 3, server: 4 } as const;
@@ -94,7 +94,7 @@ export function encodePacket(
   view.setInt8(3, packet.precision);
   view.setUint32(4, toShort(packet.rootDelay));
   view.setUint32(8, toShort(packet.rootDispersion));
-  view.setUint32(12, packet.referenceId);
+  view.setUint32(OFFSET.referenceId, packet.referenceId);
   view.setBigUint64(16, packet.reference);
   view.setBigUint64(OFFSET.origin, packet.origin);
   view.setBigUint64(OFFSET.receive, packet.receive);
@@ -120,7 +120,7 @@ export function decodePacket(bytes: Uint8Array): Packet {
     precision: view.getInt8(3),
     rootDelay: fromShort(view.getUint32(4)),
     rootDispersion: fromShort(view.getUint32(8)),
-    referenceId: view.getUint32(12),
+    referenceId: view.getUint32(OFFSET.referenceId),
     reference: view.getBigUint64(16),
     origin: view.getBigUint64(OFFSET.origin),
     receive: view.getBigUint64(OFFSET.receive),

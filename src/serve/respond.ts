@@ -8,6 +8,7 @@ import type { Discipline } from "../clock/clock.ts";
 import {
   encodePacket,
   encodeReferenceId,
+  LEAP,
   MODE,
   OFFSET,
   PACKET_SIZE,
@@ -77,6 +78,21 @@ export function respond(
   reply[2] = request[2]!;
   reply.set(request.subarray(OFFSET.transmit, PACKET_SIZE), OFFSET.origin);
   viewOf(reply).setBigUint64(OFFSET.receive, toTimestamp(received));
+}
+
+/**
+ * Makes a reply a kiss-o'-death (RFC 5905, section 7.4): it says why there is
+ * no time in it.
+ *
+ * @param code Four letters, such as `RATE`.
+ */
+export function kiss(reply: Uint8Array, code: string): void {
+  const view = viewOf(reply);
+  view.setUint8(0, view.getUint8(0) | LEAP.indexOf("unsynchronised") << 6);
+  view.setUint8(1, 0);
+  view.setUint32(OFFSET.referenceId, encodeReferenceId(code));
+  // No time: T3 is T2, which the client needs not even read.
+  view.setBigUint64(OFFSET.transmit, view.getBigUint64(OFFSET.receive));
 }
 
 /** Writes T3 into a reply. The write to the wire is to follow at once. */

@@ -17,10 +17,18 @@ import {
 } from "../net/transport.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
 import { refuseRequest, type RequestRefusal } from "../ntp/validation.ts";
-import { announcement, respond, stampTransmit } from "./respond.ts";
+import { Admission, type AdmissionRefusal, type Client, type Limits } from "./admission.ts";
+import { Turns } from "./fairness.ts";
+import { announcement, kiss, respond, stampTransmit } from "./respond.ts";
 
 /** Why a connection was closed by the server, or lost. */
-export type Refusal = RequestRefusal | "incomplete" | "reset";
+export type Refusal =
+  | RequestRefusal
+  | AdmissionRefusal
+  | "incomplete"
+  | "idle"
+  | "slow"
+  | "reset";
 
 /** Something that a log may tell. */
 export type ServerEvent =
@@ -34,19 +42,21 @@ export type ServerEvent =
   };
 
 /** What a server is to do. */
-export interface ServeOptions {
+export interface ServeOptions extends Limits {
   /** Addresses or names to listen on. Default: all addresses, IPv4 and IPv6. */
-  hosts?: readonly string[];
+  hosts?: readonly string[] | undefined;
   /** TCP port; 0 picks a free one. Default 10085. */
-  port?: number;
+  port?: number | undefined;
   /** Stratum to announce, 1 to 15. Default: by the kernel's own state. */
-  stratum?: number;
+  stratum?: number | undefined;
+  /** Seconds after which a connection that has been silent is closed. Default 300. */
+  idleTimeout?: number | undefined;
   /** Told of everything worth a line in a log. */
-  onEvent?: (event: ServerEvent) => void;
+  onEvent?: ((event: ServerEvent) => void) | undefined;
   /** The world outside. Default: the machine's. */
-  clock?: Clock;
-  network?: Network;
-  timers?: Timers;
+  clock?: Clock | undefined;
+  network?: Network | undefined;
+  timers?: Timers | undefined;
 }
 
 /** A server that is listening. */
@@ -66,12 +76,14 @@ export interface Counters {
   refusals: Record<Refusal, number>;
 }
 
-/** Seconds for which an announcement is used before the kernel is asked again. */
-const ANNOUNCEMENT_AGE = 1;
+/** Seconds between two looks at the kernel's clock, at what the connections do, and at what to log. */
+const TICK = 1;
 
-/** Seconds between two log lines about the same refusal, and before a failed accept is tried again. */
-const LOG_INTERVAL = 1;
+/** Seconds before a failed accept is tried again. */
 const ACCEPT_PAUSE = 0.1;
+
+/** Seconds for a message once begun, in either direction. */
+const MESSAGE_TIMEOUT = 10;
 
 /** Seconds that a request in flight has when the server is stopped. */
 const GRACE = 0.5;
@@ -81,7 +93,8 @@ const GRACE = 0.5;
  *
  * @returns Once it listens on all its addresses.
  * @throws {Error} a sentence, if it cannot listen on one of them; none is left open then.
- * @throws {RangeError} if the stratum is not one from 1 to 15.
+ * @throws {RangeError} if a number is out of range.
+ * @throws {SyntaxError} if a prefix to allow or deny is none.
  */
 export async function serve(options: ServeOptions = {}): Promise<Server> {
   const { stratum } = options;
@@ -90,10 +103,17 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
       `cannot serve: stratum must be an integer from 1 to 15: current value is ${stratum}`,
     );
   }
+  const { idleTimeout = 300 } = options;
+  if (!(idleTimeout > 0)) {
+    throw new RangeError(
+      `cannot serve: idleTimeout must be a positive number of seconds: current value is ${idleTimeout}`,
+    );
+  }
+  const admission = new Admission(options);
   const clock = options.clock ?? systemClock();
   const network = options.network ?? systemNetwork;
   const listeners = await listen(network, options.hosts ?? [], options.port ?? DEFAULT_PORT);
-  const server = new TcpServer(listeners, clock, options);
+  const server = new TcpServer(listeners, clock, admission, options);
   server.start();
   return server;
 }
@@ -176,35 +196,70 @@ function listenErrorText(error: unknown): string {
   return errorText(error);
 }
 
+/** One connection, as far as others must know of it. */
+interface Conversation {
+  readonly reader: MessageReader;
+  /** Requests answered. */
+  replies: number;
+  /** `replies` at the last tick, and for how many ticks nothing has changed since. */
+  seen: number;
+  idle: boolean;
+  still: number;
+  /** Why the server has closed it. */
+  refusal: Refusal | null;
+}
+
 class TcpServer implements Server {
   readonly addresses: readonly SocketAddress[];
   readonly counters: Counters = {
     connections: 0,
     replies: 0,
-    refusals: { version: 0, mode: 0, incomplete: 0, reset: 0 },
+    refusals: {
+      version: 0,
+      mode: 0,
+      denied: 0,
+      "max-clients": 0,
+      "max-clients-per-address": 0,
+      rate: 0,
+      incomplete: 0,
+      idle: 0,
+      slow: 0,
+      reset: 0,
+    },
   };
   readonly #listeners: readonly Listener[];
   readonly #clock: Clock;
   readonly #timers: Timers;
+  readonly #admission: Admission;
+  readonly #turns = new Turns();
   readonly #stratum: number | undefined;
+  readonly #idleTimeout: number;
   readonly #onEvent: (event: ServerEvent) => void;
-  readonly #connections = new Map<Connection, MessageReader>();
+  readonly #conversations = new Map<Connection, Conversation>();
   readonly #tasks = new Set<Promise<void>>();
-  /** Refusals that no event has told of yet. */
+  /** Refusals that no event has told of yet, and those of which one has in this tick. */
   readonly #untold = new Map<Refusal, number>();
-  readonly #cancels = new Map<string, () => void>();
+  readonly #told = new Set<Refusal | "accept-failed">();
   readonly #stopping = Promise.withResolvers<void>();
-  #announced: Uint8Array;
+  #announced!: Uint8Array;
+  #cancelTick = () => {};
   #stopped: Promise<void> | undefined;
 
-  constructor(listeners: readonly Listener[], clock: Clock, options: ServeOptions) {
+  constructor(
+    listeners: readonly Listener[],
+    clock: Clock,
+    admission: Admission,
+    options: ServeOptions,
+  ) {
     this.#listeners = listeners;
     this.addresses = listeners.map(({ address }) => address);
     this.#clock = clock;
     this.#timers = options.timers ?? systemTimers;
+    this.#admission = admission;
     this.#stratum = options.stratum;
+    this.#idleTimeout = options.idleTimeout ?? 300;
     this.#onEvent = options.onEvent ?? (() => {});
-    this.#announced = this.#announce();
+    this.#tick();
   }
 
   start(): void {
@@ -224,18 +279,19 @@ class TcpServer implements Server {
 
   async #stop(): Promise<void> {
     this.#stopping.resolve();
-    for (const cancel of this.#cancels.values()) cancel();
+    this.#cancelTick();
     for (const listener of this.#listeners) listener.close();
     // A connection between two requests has nothing in flight.
-    for (const [connection, reader] of this.#connections) {
+    for (const [connection, { reader }] of this.#conversations) {
       if (reader.filled === 0) connection.close();
     }
     const cancel = this.#timers.after(GRACE, () => {
-      for (const connection of this.#connections.keys()) connection.close();
+      for (const connection of this.#conversations.keys()) connection.close();
     });
     await Promise.all(this.#tasks);
     cancel();
-    for (const [reason, count] of this.#untold) this.#onEvent({ event: "refused", reason, count });
+    this.#told.clear();
+    for (const reason of this.#untold.keys()) this.#tell(reason);
     const { connections, replies } = this.counters;
     this.#onEvent({ event: "stopped", connections, replies });
   }
@@ -245,16 +301,35 @@ class TcpServer implements Server {
     this.#tasks.add(tracked);
   }
 
-  /** Makes the announcement, now and each second. */
-  #announce(): Uint8Array {
-    this.#after("announce", ANNOUNCEMENT_AGE, () => this.#announced = this.#announce());
+  /** What is done once a second, so that no request has to. */
+  #tick(): void {
+    const now = this.#clock.realtime();
     const { precision } = this.#clock;
-    return announcement(
-      this.#clock.discipline(),
-      precision,
-      this.#clock.realtime(),
-      this.#stratum,
-    );
+    this.#announced = announcement(this.#clock.discipline(), precision, now, this.#stratum);
+    this.#admission.forget(now);
+    for (const [connection, conversation] of this.#conversations) {
+      const refusal = this.#overdue(conversation);
+      if (refusal === null) continue;
+      conversation.refusal ??= refusal;
+      connection.close();
+    }
+    this.#told.clear();
+    for (const reason of this.#untold.keys()) this.#tell(reason);
+    this.#cancelTick = this.#timers.after(TICK, () => this.#tick());
+  }
+
+  /** Has nothing happened on a connection for too long? */
+  #overdue(conversation: Conversation): Refusal | null {
+    const idle = conversation.reader.filled === 0;
+    if (conversation.replies !== conversation.seen || idle !== conversation.idle) {
+      conversation.seen = conversation.replies;
+      conversation.idle = idle;
+      conversation.still = 0;
+      return null;
+    }
+    conversation.still += TICK;
+    if (idle) return conversation.still >= this.#idleTimeout ? "idle" : null;
+    return conversation.still >= MESSAGE_TIMEOUT ? "slow" : null;
   }
 
   async #accept(listener: Listener): Promise<void> {
@@ -262,78 +337,94 @@ class TcpServer implements Server {
       try {
         const connection = await listener.accept();
         if (connection === null) return;
-        this.#run(this.#converse(connection));
+        const client = this.#admission.connect(connection.remote.hostname, this.#clock.realtime());
+        if (typeof client === "string") {
+          connection.close();
+          this.#refuse(client);
+        } else this.#run(this.#converse(connection, client));
       } catch (error) {
         if (isLost(error)) {
           this.#refuse("reset");
           continue;
         }
         // Out of file descriptors, say: the connections there are go on.
-        this.#onEvent({ event: "accept-failed", error: errorText(error) });
-        const pause = new Promise<void>((resolve) => this.#after("accept", ACCEPT_PAUSE, resolve));
-        await Promise.race([pause, this.#stopping.promise]);
+        if (!this.#told.has("accept-failed")) {
+          this.#told.add("accept-failed");
+          this.#onEvent({ event: "accept-failed", error: errorText(error) });
+        }
+        const { promise, resolve } = Promise.withResolvers<void>();
+        const cancel = this.#timers.after(ACCEPT_PAUSE, resolve);
+        await Promise.race([promise, this.#stopping.promise]);
+        cancel();
       }
     }
   }
 
   /** Answers on one connection until its end. */
-  async #converse(connection: Connection): Promise<void> {
+  async #converse(connection: Connection, client: Client): Promise<void> {
     this.counters.connections++;
     const bytes = new Uint8Array(2 * PACKET_SIZE);
     const request = bytes.subarray(0, PACKET_SIZE);
     const reply = bytes.subarray(PACKET_SIZE);
     const { realtime } = this.#clock;
-    const reader = new MessageReader(
-      connection,
-      request,
-      realtime,
-      (first) => refuseRequest(first) !== null,
-    );
+    const reader = new MessageReader(connection, request, realtime, isRefused);
     const writer = new MessageWriter(connection, reply);
-    this.#connections.set(connection, reader);
-    let reading = reader.read();
+    const conversation: Conversation = {
+      reader,
+      replies: 0,
+      seen: 0,
+      idle: true,
+      still: 0,
+      refusal: null,
+    };
+    this.#conversations.set(connection, conversation);
+    const read = () => this.#stopped === undefined ? reader.read() : Promise.resolve(false);
+    let reading = read();
     let written = Promise.resolve(true);
     try {
       while (await reading) {
         if (!await written) break;
         respond(request, reply, this.#announced, reader.arrived);
+        if (!this.#admission.request(client, reader.arrived)) {
+          conversation.refusal = "rate";
+          kiss(reply, "RATE");
+          await writer.write();
+          break;
+        }
         // The next read is under way before this reply leaves: after T3 nothing is left to do.
-        reading = this.#stopped === undefined ? reader.read() : Promise.resolve(false);
+        const turn = this.#turns.take();
+        reading = turn === null ? read() : turn.then(read);
         stampTransmit(reply, realtime());
         written = writer.write();
+        conversation.replies++;
         this.counters.replies++;
       }
       await written;
     } finally {
-      this.#connections.delete(connection);
+      this.#conversations.delete(connection);
+      this.#admission.disconnect(client);
       connection.close();
     }
     if (this.#stopped !== undefined) return;
-    if (reader.error ?? writer.error !== undefined) this.#refuse("reset");
+    if (conversation.refusal !== null) this.#refuse(conversation.refusal);
+    else if ((reader.error ?? writer.error) !== undefined) this.#refuse("reset");
     else if (reader.filled > 0) this.#refuse(refuseRequest(request[0]!) ?? "incomplete");
   }
 
-  /** Counts a refusal; tells of it now, or with all others of its kind a second after the last time. */
+  /** Counts a refusal; tells of it now, or of all of its kind with the next tick. */
   #refuse(reason: Refusal): void {
     this.counters.refusals[reason]++;
     this.#untold.set(reason, (this.#untold.get(reason) ?? 0) + 1);
-    if (this.#stopped === undefined && !this.#cancels.has(reason)) this.#tell(reason);
+    this.#tell(reason);
   }
 
   #tell(reason: Refusal): void {
     const count = this.#untold.get(reason);
-    if (count === undefined) return;
+    if (count === undefined || this.#told.has(reason)) return;
+    this.#told.add(reason);
     this.#untold.delete(reason);
     this.#onEvent({ event: "refused", reason, count });
-    this.#after(reason, LOG_INTERVAL, () => this.#tell(reason));
-  }
-
-  /** Runs something later, unless the server is stopped before. */
-  #after(name: string, seconds: number, callback: () => void): void {
-    const cancel = this.#timers.after(seconds, () => {
-      this.#cancels.delete(name);
-      callback();
-    });
-    this.#cancels.set(name, cancel);
   }
 }
+
+const isRefused = (firstByte: number): boolean => refuseRequest(firstByte) !== null;

@@ -17,22 +17,22 @@ import { type Environment, type Failure, measure, type Measurement } from "./ass
 /** How to take a fix. */
 export interface SyncOptions {
   /** Whom to ask, as `parseServerAddress` reads it. Default: `localhost`. */
-  servers?: readonly string[];
+  servers?: readonly string[] | undefined;
   /** Exchanges per server, at least 1. Default 16. */
-  samples?: number;
+  samples?: number | undefined;
   /** Seconds that a server may take to answer at all. Default 5. */
-  timeout?: number;
+  timeout?: number | undefined;
   /** Use only addresses of one family. */
-  family?: 4 | 6;
+  family?: 4 | 6 | undefined;
   /** Ends it early. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Told after each exchange how many of all are done. */
-  onProgress?: (done: number, all: number) => void;
+  onProgress?: ((done: number, all: number) => void) | undefined;
   /** The world outside. Default: the machine's. */
-  clock?: Clock;
-  network?: Network;
-  timers?: Timers;
-  nonce?: () => bigint;
+  clock?: Clock | undefined;
+  network?: Network | undefined;
+  timers?: Timers | undefined;
+  nonce?: (() => bigint) | undefined;
 }
 
 /** What came of asking. */

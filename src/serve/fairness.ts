@@ -1,0 +1,45 @@
+/**
+ * Whose turn it is. All reads of a process share one budget of operations per
+ * turn of Deno's event loop, and a read that is begun is tried at once. So a
+ * connection whose next request is always there already would use the budget
+ * up, and others would wait for hundreds of turns.
+ *
+ * @module
+ */
+
+import { setImmediate } from "node:timers";
+
+/** Connections that may begin a read in one turn: a quarter of Deno's budget of 128. */
+const PER_TURN = 32;
+
+/** Lets some go on at once, and all others in the turns that follow, first come first served. */
+export class Turns {
+  readonly #queue: (() => void)[] = [];
+  #head = 0;
+  #taken = 0;
+  #turning = false;
+
+  /** @returns `null` to go on at once; else what to wait for. */
+  take(): Promise<void> | null {
+    if (!this.#turning) {
+      this.#turning = true;
+      setImmediate(this.#turn);
+    }
+    if (this.#taken < PER_TURN) {
+      this.#taken++;
+      return null;
+    }
+    return new Promise((resolve) => this.#queue.push(resolve));
+  }
+
+  readonly #turn = (): void => {
+    const end = Math.min(this.#head + PER_TURN, this.#queue.length);
+    this.#taken = end - this.#head;
+    this.#turning = this.#taken > 0;
+    if (this.#turning) setImmediate(this.#turn);
+    while (this.#head < end) this.#queue[this.#head++]!();
+    if (this.#head < this.#queue.length) return;
+    this.#queue.length = 0;
+    this.#head = 0;
+  };
+}
