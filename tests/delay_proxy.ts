@@ -5,6 +5,7 @@
  * @module
  */
 
+import { setImmediate } from "node:timers";
 import type { Delay, Random } from "./simulation/random.ts";
 
 /** Stands between a client and a server on 127.0.0.1. */
@@ -48,8 +49,7 @@ export class DelayProxy implements AsyncDisposable {
       for (;;) {
         const length = await from.read(piece);
         if (length === null) break;
-        const milliseconds = this.delay(this.random) * 1000;
-        await new Promise((resolve) => setTimeout(resolve, milliseconds));
+        await wait(this.delay(this.random));
         await to.write(piece.subarray(0, length));
       }
       await to.closeWrite();
@@ -62,4 +62,10 @@ export class DelayProxy implements AsyncDisposable {
     this.#listener.close();
     await this.#done;
   }
+}
+
+/** To the microsecond, which `setTimeout` is not. */
+async function wait(seconds: number): Promise<void> {
+  const until = performance.now() + seconds * 1000;
+  while (performance.now() < until) await new Promise<void>((resolve) => setImmediate(resolve));
 }

@@ -6,7 +6,7 @@
  */
 
 import { bold, dim, green, red, yellow } from "@std/fmt/colors";
-import { SECOND } from "../ntp/timestamp.ts";
+import { nanoseconds, SECOND } from "../ntp/timestamp.ts";
 import type { Fix, ServerFigures, ServerReport } from "../mod.ts";
 
 const UNITS = [
@@ -215,5 +215,5 @@ function encode(value: unknown): string {
 }
 
 function correctedTime(localTime: bigint, offset: number): bigint {
-  return localTime + BigInt(Math.round(offset * 1e9));
+  return localTime + nanoseconds(offset);
 }

@@ -114,14 +114,17 @@ function readDiscipline(
   };
 }
 
-/** Adds the precision: the least difference among many readings, since most are disturbed. */
+/** Adds the precision: of the least differences among many readings (most are disturbed), the coarser timeline's. */
 function measured(clock: Omit<Clock, "precision"> & Disposable): Clock & Disposable {
-  let least = SECOND;
-  for (let i = 0; i < 2000; i++) {
-    const difference = -clock.monotonic() + clock.monotonic();
-    if (difference > 0n && difference < least) least = difference;
-  }
-  return { ...clock, precision: Number(least) / 1e9 };
+  const least = (read: () => bigint) => {
+    let best = SECOND;
+    for (let i = 0; i < 1000; i++) {
+      const difference = -read() + read();
+      if (difference > 0n && difference < best) best = difference;
+    }
+    return Number(best) / 1e9;
+  };
+  return { ...clock, precision: Math.max(least(clock.monotonic), least(clock.realtime)) };
 }
 
 /** The runtime's timers. */

@@ -1,7 +1,7 @@
 /**
  * What many exchanges prove together. NTP keeps the exchange with the least
  * delay; the envelope takes each bound from whichever exchange was luckiest
- * in that direction, and so is never wider and mostly much narrower.
+ * in that direction, and so is mostly much narrower.
  *
  * @module
  */

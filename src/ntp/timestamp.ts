@@ -60,6 +60,12 @@ export function toNanoseconds(difference: bigint): bigint {
   return (difference * SECOND + HALF) >> 32n;
 }
 
+/** Seconds in nanoseconds, rounded to nearest. Exact for decades too, where a product of doubles is not. */
+export function nanoseconds(seconds: number): bigint {
+  const whole = Math.trunc(seconds);
+  return BigInt(whole) * SECOND + BigInt(Math.round((seconds - whole) * 1e9));
+}
+
 /**
  * Seconds in the 32-bit short format (16.16), rounded up since it announces
  * error bounds, and clamped to what the format holds.

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Clock, Timers } from "../clock/clock.ts";
+import { type Clock, type Tie, tie, type Timers } from "../clock/clock.ts";
 import { type Bounds, intersect } from "../estimate/envelope.ts";
 import type { Exchange } from "../estimate/exchange.ts";
 import { formatAddress, type ServerAddress } from "../net/address.ts";
@@ -18,7 +18,7 @@ import {
 } from "../net/transport.ts";
 import { encodeRequest, type Packet } from "../ntp/packet.ts";
 import { fromTimestamp, timestampDifference, toNanoseconds } from "../ntp/timestamp.ts";
-import { judgeReply, rejectionText, type ReplyRejection } from "../ntp/validation.ts";
+import { judgeReply, kissCode, rejectionText, type ReplyRejection } from "../ntp/validation.ts";
 
 /** The world outside, as far as measuring needs it. */
 export interface Environment {
@@ -39,8 +39,8 @@ export interface MeasureOptions {
   readonly family: 4 | 6 | undefined;
   /** Ends it; the promise is rejected with its reason. */
   readonly signal: AbortSignal;
-  /** Called after each exchange that counts. */
-  readonly onSample: () => void;
+  /** Told after each exchange how many of this burst count. */
+  readonly onSample: (done: number) => void;
 }
 
 /** What a server's exchanges prove. */
@@ -53,6 +53,8 @@ export interface Measurement {
   readonly bounds: Bounds;
   /** The last reply. */
   readonly packet: Packet;
+  /** The client's clock before the first exchange. */
+  readonly start: Tie;
   /** How many replies were not believed, by reason. */
   readonly rejections: ReadonlyMap<ReplyRejection, number>;
 }
@@ -65,6 +67,8 @@ export interface Failure {
   readonly address: string | null;
   /** A sentence that begins with the server's name. */
   readonly error: string;
+  /** Did the server itself say that it is not to be believed or asked, whatever it said before? */
+  readonly final: boolean;
 }
 
 /** Conversations with one server that may break before it is given up. */
@@ -80,6 +84,12 @@ const BURSTS = 3;
 class RejectedReply extends Error {
   constructor(readonly rejection: ReplyRejection, readonly packet: Packet | null) {
     super(rejectionText(rejection, packet));
+  }
+
+  /** A RATE kiss takes nothing back of what was said before; other kisses do. */
+  get isFinal(): boolean {
+    return this.rejection === "unsynchronised" ||
+      this.rejection === "kiss" && kissCode(this.packet) !== "RATE";
   }
 }
 
@@ -100,18 +110,21 @@ export async function measure(
   options: MeasureOptions,
   environment: Environment,
 ): Promise<Measurement | Failure> {
+  let address: string | null = null;
   for (let burst = 0; burst < BURSTS; burst++) {
     const association = new Association(server, options, environment);
     try {
       const outcome = await association.run();
       if (outcome !== null) return outcome;
+      address = association.address;
     } finally {
       association.end();
     }
   }
   return {
     status: "invalid",
-    address: null,
+    address,
+    final: true,
     error: `${server.name} contradicts itself: a clock was stepped during each of ${BURSTS} bursts`,
   };
 }
@@ -125,13 +138,21 @@ class Association {
   readonly #rejections = new Map<ReplyRejection, number>();
   #packet: Packet | undefined;
   #reply: Uint8Array = new Uint8Array();
+  /** The address that is tried, and the one that the exchanges were with. */
   #address: string | null = null;
+  #measured: string | null = null;
+  readonly #start: Tie;
 
   constructor(server: ServerAddress, options: MeasureOptions, environment: Environment) {
     this.#server = server;
     this.#options = options;
     this.#environment = environment;
+    this.#start = tie(environment.clock);
     this.#deadline = new Deadline(environment, options.timeout, options.signal);
+  }
+
+  get address(): string | null {
+    return this.#address;
   }
 
   end(): void {
@@ -141,9 +162,9 @@ class Association {
   /** One burst; `null` if its exchanges contradict each other. */
   async run(): Promise<Measurement | Failure | null> {
     const failure = await this.#converseWithin(ATTEMPTS);
-    if (this.#exchanges.length === 0 || this.#packet === undefined) return failure!;
+    if (failure !== null && (this.#exchanges.length === 0 || failure.final)) return failure;
     const { clock } = this.#environment;
-    const precision = clock.precision + 2 ** this.#packet.precision;
+    const precision = clock.precision + 2 ** this.#packet!.precision;
     const bounds = intersect(this.#exchanges, clock.monotonic(), precision);
     if (bounds === null) return null;
     return {
@@ -151,7 +172,8 @@ class Association {
       address: this.#address!,
       exchanges: this.#exchanges,
       bounds,
-      packet: this.#packet,
+      packet: this.#packet!,
+      start: this.#start,
       rejections: this.#rejections,
     };
   }
@@ -178,12 +200,17 @@ class Association {
     const { samples, onSample } = this.#options;
     const channel = streamChannel(await this.#connect(), clock, signal);
     this.#reply = channel.reply;
+    const address = formatAddress(channel.address);
+    // Another address may be another machine, with another clock.
+    if (address !== this.#measured) this.#exchanges.length = 0;
+    this.#measured = address;
+    this.#address = address;
     try {
       // The first exchange wakes everything on the way and does not count.
       await this.#exchange(channel);
       while (this.#exchanges.length < samples) {
         this.#exchanges.push(await this.#exchange(channel));
-        onSample();
+        onSample(this.#exchanges.length);
       }
     } finally {
       channel.close();
@@ -222,7 +249,6 @@ class Association {
   async #exchange(channel: Channel): Promise<Exchange> {
     const nonce = this.#environment.nonce();
     encodeRequest(channel.request, nonce);
-    this.#address = formatAddress(channel.address);
     const { departed, arrived } = await channel.exchange();
     const { packet, rejection } = judgeReply(channel.reply, nonce);
     if (rejection !== null) {
@@ -243,6 +269,7 @@ class Association {
     return {
       status: error instanceof RejectedReply ? "invalid" : "unreachable",
       address: this.#address,
+      final: error instanceof RejectedReply && error.isFinal,
       error: known
         ? `${name} ${error.message}${this.#quotation(error)}`
         : `${name} ${

@@ -12,6 +12,7 @@ import { select, type Selection } from "../estimate/selection.ts";
 import { parseServerAddress, type ServerAddress, type TransportName } from "../net/address.ts";
 import { type Network, systemNetwork } from "../net/transport.ts";
 import { type Leap, referenceIdText } from "../ntp/packet.ts";
+import { nanoseconds } from "../ntp/timestamp.ts";
 import { type Environment, type Failure, measure, type Measurement } from "./association.ts";
 
 /** How to take a fix. */
@@ -130,25 +131,38 @@ export async function sync(options: SyncOptions = {}): Promise<Fix> {
   };
   const signal = options.signal ?? new AbortController().signal;
   const { clock } = environment;
+  const done = servers.map(() => 0);
+  const ask = (which: readonly number[]) =>
+    Promise.all(which.map((i) => {
+      const onSample = (count: number) => {
+        done[i] = count;
+        options.onProgress?.(done.reduce((a, b) => a + b), samples * servers.length);
+      };
+      const { family } = options;
+      return measure(servers[i]!, { samples, timeout, family, signal, onSample }, environment);
+    }));
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    let done = 0;
-    const onSample = () => options.onProgress?.(++done, samples * servers.length);
-    const start = tie(clock);
-    const outcomes = await Promise.all(servers.map((server) =>
-      measure(
-        server,
-        { samples, timeout, family: options.family, signal, onSample },
-        environment,
-      )
-    ));
+    const outcomes = await ask([...servers.keys()]);
+    // Who had to wait for others is asked again: an old bound says little about now.
+    const now = clock.monotonic();
+    const old = [...servers.keys()].filter((i) => isOlder(outcomes[i]!, now - STALE));
+    const fresh = await ask(old);
+    old.forEach((i, k) => outcomes[i] = fresh[k]!);
     signal.throwIfAborted();
     const end = tie(clock);
-    if (!stepped(start, end)) return combine(servers, outcomes, end);
+    const disturbed = outcomes.some((outcome) =>
+      outcome.status === "measured" && stepped(outcome.start, end)
+    );
+    if (!disturbed) return combine(servers, outcomes, end);
   }
   throw new Error(
     `the local clock was set, or the machine suspended, during each of ${ATTEMPTS} measurements; ` +
       "stop what sets it, or try again",
   );
+}
+
+function isOlder(outcome: Measurement | Failure, moment: bigint): boolean {
+  return outcome.status === "measured" && outcome.bounds.at < moment;
 }
 
 /**
@@ -165,6 +179,9 @@ export function supported(name: string): ServerAddress {
   );
 }
 
+/** Nanoseconds after which a bound is not carried on but measured again. */
+const STALE = 500_000_000n;
+
 /** Has the servers vote, and states the result for the moment of `end`. */
 function combine(
   servers: readonly ServerAddress[],
@@ -175,7 +192,7 @@ function combine(
   const offsets = measured.map(({ bounds }) =>
     systemOffset(extrapolate(bounds, end.monotonic), end)
   );
-  const selection = vote(measured, offsets);
+  const selection = vote(servers.length, measured, offsets);
   const reports = servers.map(({ name, transport }, i): ServerReport => {
     const outcome = outcomes[i]!;
     const { address } = outcome;
@@ -208,14 +225,15 @@ function combine(
 
 /**
  * One server is taken at its word: the offset is the one to its clock. When
- * there are several the question is what the true time is, and how far each
+ * several are asked the question is what the true time is, and how far each
  * can be from it (its root distance) counts.
  */
 function vote(
+  asked: number,
   measured: readonly Measurement[],
   offsets: readonly Interval[],
 ): Selection | null {
-  if (measured.length === 1) return select(offsets);
+  if (asked === 1) return select(offsets);
   return select(measured.map(({ packet }, i) => {
     const distance = nanoseconds(packet.rootDelay / 2 + packet.rootDispersion);
     return { lower: offsets[i]!.lower - distance, upper: offsets[i]!.upper + distance };
@@ -260,8 +278,4 @@ function middle({ lower, upper }: Interval): { offset: number; errorBound: numbe
 
 function seconds(nanoseconds: bigint): number {
   return Number(nanoseconds) / 1e9;
-}
-
-function nanoseconds(seconds: number): bigint {
-  return BigInt(Math.round(seconds * 1e9));
 }

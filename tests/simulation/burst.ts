@@ -1,16 +1,14 @@
 /**
- * One burst of a client against one server, by the product's own code, beside
- * what NTP's clock filter makes of the same exchanges.
+ * One fix of a client from one server, by the product's own code, beside what
+ * NTP's clock filter makes of the same exchanges.
  *
  * @module
  */
 
 import { PHI } from "../../src/estimate/envelope.ts";
-import { delay, type Exchange, offset } from "../../src/estimate/exchange.ts";
-import { serve } from "../../src/mod.ts";
-import { measure } from "../../src/sync/association.ts";
-import type { Path } from "./world.ts";
-import { trueOffset, World } from "./world.ts";
+import { serve, sync } from "../../src/mod.ts";
+import { nanoseconds } from "../../src/ntp/timestamp.ts";
+import { type Path, trueOffset, World } from "./world.ts";
 
 /** An estimate and how wrong it was. Seconds. */
 export interface Judged {
@@ -27,35 +25,30 @@ export interface Burst {
   readonly elapsed: number;
 }
 
+/** One exchange's own offset and delay, in seconds. */
+interface Sample {
+  readonly offset: number;
+  readonly delay: number;
+}
+
 /**
  * NTP's clock filter (RFC 5905, section 10), the yardstick: the exchange with
- * the least delay, its offset, and half its delay and PHI times its age as the
- * bound.
- *
- * @param at Nanoseconds on the timeline of T1 and T4.
- * @param precision Seconds.
- * @returns Offset in nanoseconds, bound in seconds.
+ * the least delay (of equal ones the latest), its offset, and half its delay
+ * as the bound. What NTP adds to that for age is left out, in its favour.
  */
-export function minimumDelayFilter(
-  exchanges: readonly Exchange[],
-  at: bigint,
-  precision: number,
-): { offset: bigint; bound: number } {
-  const best = exchanges.reduce((a, b) => delay(b) < delay(a) ? b : a);
-  const age = Number(at - best.t4) / 1e9;
-  return { offset: offset(best), bound: Number(delay(best)) / 2e9 + PHI * age + precision };
+export function minimumDelayFilter(samples: readonly Sample[]): { offset: number; bound: number } {
+  const { offset, delay } = samples.reduce((a, b) => b.delay <= a.delay ? b : a);
+  return { offset, bound: delay / 2 };
 }
 
 /** Frequency errors such that clocks drift apart by PHI at most, in ppm. */
 const GREATEST_FREQUENCY = PHI / 2 * 1e6;
 
 /**
- * Runs one burst in a world of its own. The clocks' errors follow from the
+ * Takes one fix in a world of its own. The clocks' errors follow from the
  * seed: up to ten seconds of offset, frequencies as far apart as PHI allows.
- *
- * @param path The least delay of its two ways together is `2 * base`.
  */
-export async function burst(seed: number, path: Path, samples = 16): Promise<Burst> {
+export async function burst(seed: number, path: Path): Promise<Burst> {
   const world = new World(seed);
   const { random } = world;
   const frequency = () => GREATEST_FREQUENCY * (2 * random.uniform() - 1);
@@ -67,30 +60,15 @@ export async function burst(seed: number, path: Path, samples = 16): Promise<Bur
   });
   server.path = path;
   const serving = await world.run(serve({ hosts: ["server"], ...server.environment }));
-  const outcome = await world.run(measure(
-    { name: "server", transport: "tcp", hostname: "server", port: 10085 },
-    {
-      samples,
-      timeout: 1000,
-      family: undefined,
-      signal: new AbortController().signal,
-      onSample: () => {},
-    },
-    client.environment,
-  ));
+  const fix = await world.run(sync({ servers: ["server"], timeout: 1000, ...client.environment }));
   const elapsed = world.now / 1e9;
-  if (outcome.status !== "measured") throw new Error(outcome.error);
-  const truth = trueOffset(server.clock.exact(), client.clock.exactMonotonic());
-  const { bounds: { lower, upper, at }, exchanges, packet } = outcome;
-  const filtered = minimumDelayFilter(
-    exchanges,
-    at,
-    client.clock.precision + 2 ** packet.precision,
-  );
+  const truth = trueOffset(server.clock.exact(), client.clock.exact());
   await world.run(serving.stop());
-  const off = (from: bigint) => Math.abs(Number(from - truth)) / 1e9;
+  if (!fix.synchronised) throw new Error(fix.servers[0]!.error!);
+  const off = (offset: number) => Math.abs(Number(nanoseconds(offset) - truth)) / 1e9;
+  const filtered = minimumDelayFilter(fix.servers[0]!.figures!.exchanges);
   return {
-    intersection: { error: off((lower + upper) >> 1n), bound: Number(upper - lower) / 2e9 },
+    intersection: { error: off(fix.offset!), bound: fix.errorBound! },
     minimumDelay: { error: off(filtered.offset), bound: filtered.bound },
     elapsed,
   };

@@ -8,6 +8,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { type Fix, serve, sync, type SyncOptions } from "../../src/mod.ts";
 import { MessageReader } from "../../src/net/framing.ts";
+import { nanoseconds, toTimestamp } from "../../src/ntp/timestamp.ts";
 import { encodePacket, encodeReferenceId, OFFSET, viewOf } from "../../src/ntp/packet.ts";
 import { constant, type Delay, exponential } from "./random.ts";
 import { type ClockOptions, type Host, type Path, trueOffset, World } from "./world.ts";
@@ -20,6 +21,7 @@ export interface Scenario {
 
 const both = (delay: Delay): Path => ({ out: delay, back: delay });
 const WAN = both(exponential(0.02, 0.005));
+const LAN = both(exponential(0.0001, 0.0001));
 const YEAR = 31_556_952n * 1_000_000_000n;
 
 /** A client and servers in a world, and what the client finds out. */
@@ -66,10 +68,8 @@ class Stage {
   assertHolds(fix: Fix, server: string): void {
     const truth = new Map(this.#truths).get(server)!;
     assertEquals(fix.synchronised, true, JSON.stringify(fix.servers));
-    // A nanosecond for what a double of seconds cannot say.
-    const found = BigInt(Math.round(fix.offset! * 1e9));
-    const error = Math.abs(Number(found - truth)) / 1e9;
-    assert(error <= fix.errorBound! + 1e-9, `off by ${error} s, bound ${fix.errorBound} s`);
+    const error = Math.abs(Number(nanoseconds(fix.offset!) - truth)) / 1e9;
+    assert(error <= fix.errorBound!, `off by ${error} s, bound ${fix.errorBound} s`);
   }
 
   assertStatuses(fix: Fix, expected: Record<string, string>): void {
@@ -138,8 +138,8 @@ export function five(wrong: number): Scenario {
   };
 }
 
-/** A host that answers every request with a packet that it is given. */
-async function answerWith(host: Host, change: Partial<Parameters<typeof encodePacket>[0]>) {
+/** A host that answers every request with a packet made for it. */
+async function answerWith(host: Host, change: () => Partial<Parameters<typeof encodePacket>[0]>) {
   const listener = host.network.listen({ hostname: host.address, port: 10085 });
   for (let peer = await listener.accept(); peer !== null; peer = await listener.accept()) {
     const request = new Uint8Array(48);
@@ -159,7 +159,7 @@ async function answerWith(host: Host, change: Partial<Parameters<typeof encodePa
         origin: viewOf(request).getBigUint64(OFFSET.transmit),
         receive: 1n,
         transmit: 1n,
-        ...change,
+        ...change(),
       }));
     }
   }
@@ -179,6 +179,8 @@ export const SCENARIOS: readonly Scenario[] = [
   one("after the end of the era", { epoch: ROLLOVER + 1n }),
   one("client an era behind", { epoch: ROLLOVER + 1n, client: { offset: -60 } }),
   one("client an era ahead", { epoch: ROLLOVER - 30_000_000_000n, client: { offset: 60 } }),
+  one("in 2060", { epoch: BigInt(Date.parse("2060-01-01")) * 1_000_000n }),
+  one("clocks that wander", { client: { wander: 1e-8 }, server: { wander: 1e-8 } }),
   one("client's clock stepped in mid-burst", {
     meanwhile: (stage) => stage.after(0.4, () => stage.client.clock.step(3600)),
     and: (_, { world }) => assert(world.now > 1.2e9, "the burst was not repeated"),
@@ -268,11 +270,81 @@ export const SCENARIOS: readonly Scenario[] = [
     },
   },
   {
+    name: "two of four servers wrong, each in its own way",
+    async run(seed) {
+      const stage = new Stage(seed);
+      for (const [i, name] of ["a", "b", "c", "d"].entries()) {
+        await stage.server(name, WAN, { offset: Math.max(0, i - 1) });
+      }
+      const fix = await stage.sync(["a", "b", "c", "d"]);
+      assertEquals(fix.synchronised, false);
+    },
+  },
+  ...["suspended", "stepped"].map((what): Scenario => ({
+    name: `fast server's clock or client ${what} while a dead server is waited for`,
+    async run(seed) {
+      const stage = new Stage(seed);
+      const fast = await stage.server("fast", LAN);
+      (await stage.server("dead")).dead = true;
+      stage.after(2, () => {
+        if (what === "suspended") stage.client.suspend(0.005);
+        else fast.clock.step(1);
+      });
+      const fix = await stage.sync(["fast", "dead"]);
+      stage.assertHolds(fix, "fast");
+      stage.assertStatuses(fix, { fast: "truechimer", dead: "unreachable" });
+    },
+  })),
+  {
+    name: "the nearest truechimer's delay is the fix's",
+    async run(seed) {
+      const stage = new Stage(seed);
+      await stage.server("far");
+      await stage.server("near", LAN);
+      const fix = await stage.sync(["far", "near"]);
+      stage.assertHolds(fix, "near");
+      assertEquals(fix.delay, fix.servers[1]!.figures!.delay);
+      assert(fix.delay! < fix.servers[0]!.figures!.delay);
+    },
+  },
+  {
+    name: "another machine answers for the name after the first has died",
+    async run(seed) {
+      const stage = new Stage(seed);
+      const first = await stage.server("192.0.2.1");
+      await stage.server("192.0.2.2", WAN, { offset: 0.03 });
+      stage.client.names.set("both", ["192.0.2.1", "192.0.2.2"]);
+      stage.after(0.4, () => {
+        first.resetConnections();
+        first.dead = true;
+      });
+      const fix = await stage.sync(["both"]);
+      stage.assertHolds(fix, "192.0.2.2");
+      assertEquals(fix.servers[0]!.address, "192.0.2.2:10085");
+    },
+  },
+  {
+    name: "a server that takes back what it said",
+    async run(seed) {
+      const stage = new Stage(seed);
+      const host = stage.world.host("server");
+      let answers = 0;
+      answerWith(host, () => {
+        const now = toTimestamp(host.clock.realtime());
+        const good = { receive: now, transmit: now };
+        return ++answers > 3 ? { ...good, leap: "unsynchronised" } : good;
+      });
+      const fix = await stage.sync(["server"]);
+      assertEquals(fix.servers[0]!.status, "invalid");
+      assertEquals(fix.servers[0]!.error, "server is not synchronised itself, and says so");
+    },
+  },
+  {
     name: "a kiss of death",
     async run(seed) {
       const stage = new Stage(seed);
       const host = stage.world.host("server");
-      answerWith(host, { stratum: 0, referenceId: encodeReferenceId("RSTR") });
+      answerWith(host, () => ({ stratum: 0, referenceId: encodeReferenceId("RSTR") }));
       const fix = await stage.sync(["server"]);
       assertEquals(fix.servers[0]!.status, "invalid");
       assertEquals(fix.servers[0]!.error, "server refuses to serve this client (kiss RSTR)");
