@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { setColorEnabled } from "@std/fmt/colors";
 import { describe, it } from "@std/testing/bdd";
 import fc from "fast-check";
@@ -7,6 +7,7 @@ import {
   describeFix,
   fixToJson,
   formatDuration,
+  formatInstant,
   formatOffset,
   formatTimestamp,
   histogram,
@@ -83,6 +84,13 @@ describe("histogram()", () => {
 describe("formatTimestamp()", () => {
   it("keeps every nanosecond", () => {
     assertEquals(formatTimestamp(1795342503123456789n), "2026-11-22T10:15:03.123456789Z");
+  });
+});
+
+describe("formatTimestamp() and formatInstant()", () => {
+  it("count on before 1970", () => {
+    assertEquals(formatTimestamp(-1n), "1969-12-31T23:59:59.999999999Z");
+    assertMatch(formatInstant(-1n), /^19\d\d-.*\.999999 [+-]\d\d:\d\d$/);
   });
 });
 
@@ -165,10 +173,10 @@ describe("describeFix()", () => {
   it("lists several servers with their status", () => {
     const lines = describeFix({ ...fix, servers: [good, dead] }).split("\n");
     assertEquals(lines.slice(0, 5), [
-      "server      host",
+      "server      host  tcp 192.0.2.7:10085, stratum 2 (LOCL)",
       "            truechimer  +1.28 ms ± 645 µs",
       "            41.2 ms best of 2  █          █  50.0 ms worst",
-      "server      dead",
+      "server      dead  tcp",
       "            unreachable: dead is not a known host",
     ]);
     assertEquals(lines[5], "offset      +1.28 ms ± 645 µs  the local clock is slow by 1.28 ms");

@@ -165,9 +165,9 @@ export function parseCommandLine(args: readonly string[]): Arguments {
     case "sync":
       return parseSync(new Flags("sync", rest));
     case "--help":
-      return { command: "help", about: undefined };
     case "--version":
-      return { command: "version" };
+      if (rest.length > 0) throw new UsageError(`unexpected argument "${rest[0]}" after ${first}`);
+      return first === "--help" ? { command: "help", about: undefined } : { command: "version" };
     case undefined:
       throw new UsageError("expected a command: serve or sync");
     default:
@@ -233,35 +233,19 @@ class Flags {
     const { flags } = COMMANDS[command];
     const valued = flags.filter(({ value }) => value !== undefined).map(({ name }) => name);
     const switches = flags.filter(({ value }) => value === undefined).map(({ name }) => name);
-    const unknown: string[] = [];
-    const parsed = parseArgs([...args], {
+    const parsed = parseArgs(plain(args, command), {
       boolean: switches,
       string: [...valued, "_"],
       collect: valued,
-      unknown: (arg: string, key?: string) => {
-        if (key !== undefined) unknown.push(arg.split("=")[0]!);
-      },
     }) as Record<string, unknown> & { _: unknown[] };
     this.positionals = parsed._.map(String);
-    for (const { name, value, help } of flags) {
-      if (value === undefined || !(parsed[name] as string[] | undefined)?.includes("")) continue;
-      throw new UsageError(`${dashed(name)} needs a value, ${value}: ${help}`, command);
-    }
-    if (unknown.length > 0) {
-      const known = flags.map(({ name }) => dashed(name)).join(", ");
-      throw new UsageError(`unknown flag ${unknown[0]}: expected one of ${known}`, command);
-    }
-    for (const { name, value, repeatable } of flags) {
-      const found = parsed[name];
-      if (value === undefined) {
-        // parseArgs takes `--json=no` for off, which nobody can mean.
-        if (args.some((arg) => arg.startsWith(`--${name}=`))) {
-          throw new UsageError(`${dashed(name)} takes no value`, command);
-        }
-        if (found === true) this.#on.add(name);
-        continue;
+    for (const name of switches) if (parsed[name] === true) this.#on.add(name);
+    for (const { name, value, repeatable, help } of flags) {
+      if (value === undefined) continue;
+      const values = (parsed[name] ?? []) as string[];
+      if (values.includes("")) {
+        throw new UsageError(`${dashed(name)} needs a value, ${value}: ${help}`, command);
       }
-      const values = (found ?? []) as string[];
       if (values.length > 1 && repeatable === undefined) {
         throw new UsageError(`${dashed(name)} is given more than once`, command);
       }
@@ -317,6 +301,34 @@ class Flags {
       this.#command,
     );
   }
+}
+
+/**
+ * Refuses flags that are not in the table, and writes the others such that
+ * `parseArgs` does not take `--json true` for `--json=true`.
+ */
+function plain(args: readonly string[], command: CommandName): string[] {
+  const { flags } = COMMANDS[command];
+  const end = args.includes("--") ? args.indexOf("--") : args.length;
+  let needed = false;
+  const rest = args.slice(0, end).map((arg) => {
+    const isValue = needed;
+    needed = false;
+    if (isValue || !/^-./.test(arg)) return arg;
+    const [written, value] = arg.split(/=(.*)/s);
+    const flag = flags.find(({ name }) => dashed(name) === written);
+    if (flag === undefined) {
+      const known = flags.map(({ name }) => dashed(name)).join(", ");
+      throw new UsageError(`unknown flag ${written}: expected one of ${known}`, command);
+    }
+    if (flag.value !== undefined) {
+      needed = value === undefined;
+      return arg;
+    }
+    if (value === undefined) return `--${flag.name}=true`;
+    throw new UsageError(`${written} takes no value`, command);
+  });
+  return [...rest, ...args.slice(end)];
 }
 
 function dashed(name: string): string {

@@ -69,14 +69,12 @@ export function verdict(offset: number, bound: number): string {
 
 /** `2026-11-22 10:15:03.123456 +01:00`: an instant as clocks here show it, to the microsecond. */
 export function formatInstant(instant: bigint): string {
-  const date = new Date(Number(instant / 1_000_000n));
+  const { date, fraction } = split(instant);
   const minutes = -date.getTimezoneOffset();
   const local = new Date(date.getTime() + minutes * 60_000).toISOString();
-  const micros = String((instant % SECOND) / 1000n).padStart(6, "0");
-  const zone = `${minutes < 0 ? "-" : "+"}${two(Math.abs(minutes) / 60)}:${
-    two(Math.abs(minutes) % 60)
-  }`;
-  return `${local.slice(0, 10)} ${local.slice(11, 19)}.${micros} ${zone}`;
+  const zone = `${two(Math.abs(minutes) / 60)}:${two(Math.abs(minutes) % 60)}`;
+  const sign = minutes < 0 ? "-" : "+";
+  return `${local.slice(0, 10)} ${local.slice(11, 19)}.${fraction.slice(0, 6)} ${sign}${zone}`;
 }
 
 function two(number: number): string {
@@ -85,8 +83,15 @@ function two(number: number): string {
 
 /** `2026-11-22T10:15:03.123456789Z` */
 export function formatTimestamp(instant: bigint): string {
-  const seconds = new Date(Number(instant / SECOND) * 1000).toISOString().slice(0, 19);
-  return `${seconds}.${String(instant % SECOND).padStart(9, "0")}Z`;
+  const { date, fraction } = split(instant);
+  return `${date.toISOString().slice(0, 19)}.${fraction}Z`;
+}
+
+/** Whole seconds, and nine digits of what is beyond; before 1970 too. */
+function split(instant: bigint): { date: Date; fraction: string } {
+  const fraction = (instant % SECOND + SECOND) % SECOND;
+  const date = new Date(Number((instant - fraction) / SECOND) * 1000);
+  return { date, fraction: String(fraction).padStart(9, "0") };
 }
 
 const BARS = " ▁▂▃▄▅▆▇█";
@@ -114,7 +119,7 @@ export function describeFix(fix: Fix): string {
     rows.push(["delay", delayLine(figures)]);
   } else {
     for (const server of fix.servers) {
-      rows.push(["server", bold(server.name)], ...tableRows(server));
+      rows.push(["server", serverLine(server)], ...tableRows(server));
     }
   }
   if (fix.offset !== null && fix.errorBound !== null) {
@@ -131,7 +136,7 @@ export function describeFix(fix: Fix): string {
 
 function serverLine({ name, address, transport, figures }: ServerReport): string {
   const source = figures === null ? "" : `, stratum ${figures.stratum} (${figures.referenceId})`;
-  return `${bold(name)}  ${transport} ${address ?? ""}${source}`;
+  return `${bold(name)}  ${transport} ${address ?? ""}${source}`.trimEnd();
 }
 
 function delayLine({ exchanges }: ServerFigures): string {

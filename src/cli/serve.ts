@@ -13,10 +13,12 @@ export async function runServe({ log, options }: ServeArguments): Promise<number
   const signals = ["SIGINT", "SIGTERM"] as const;
   for (const signal of signals) Deno.addSignalListener(signal, resolve);
   try {
-    const server = await serve({
+    const starting = serve({
       ...options,
       onEvent: (event) => console.error(log === "json" ? JSON.stringify(event) : logLine(event)),
     });
+    const server = await Promise.race([starting, signalled]);
+    if (server === undefined) return EXIT.ok; // A name was still being looked up.
     await signalled;
     await server.stop();
     return EXIT.ok;

@@ -89,6 +89,10 @@ class Progress {
   }
 
   #write(text: string): void {
-    Deno.stderr.writeSync(new TextEncoder().encode(text));
+    try {
+      Deno.stderr.writeSync(new TextEncoder().encode(text));
+    } catch {
+      // Nobody sees it: that is no reason to lose the fix.
+    }
   }
 }

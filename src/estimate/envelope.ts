@@ -9,10 +9,12 @@
 import { delay, type Exchange, type Interval, interval, offset } from "./exchange.ts";
 
 /**
- * Greatest frequency error between two clocks that is allowed for, in seconds
- * a second: PHI of RFC 5905, section 7.2.
+ * Seconds a second by which two clocks can drift apart: two quartz oscillators
+ * of 50 ppm each. NTP's PHI (15 ppm, RFC 5905, section 7.2) presumes that
+ * something keeps both clocks right, but nothing keeps the timeline on which
+ * T1 and T4 are read.
  */
-export const PHI = 15e-6;
+export const MAX_DRIFT = 100e-6;
 
 /** An interval of offsets, and the moment of the client's clock for which it holds. */
 export interface Bounds extends Interval {
@@ -54,7 +56,7 @@ export function extrapolate(bounds: Bounds, at: bigint): Bounds {
 
 /** Nanoseconds by which a bound grows in `age` nanoseconds, rounded up. */
 function slack(precision: number, age: bigint): bigint {
-  return BigInt(Math.ceil(precision * 1e9 + PHI * Number(age)));
+  return BigInt(Math.ceil(precision * 1e9 + MAX_DRIFT * Number(age)));
 }
 
 /** The least delay among exchanges, in nanoseconds. */

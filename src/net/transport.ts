@@ -124,7 +124,7 @@ export async function connectFirst(
   const losers = new AbortController();
   const either = AbortSignal.any([signal, losers.signal]);
   const won = Promise.withResolvers<void>();
-  const failures: unknown[] = [];
+  const failures = new Map<SocketAddress, unknown>();
   const attempts: Promise<void>[] = [];
   let winner: Connection | undefined;
   const attempt = async (address: SocketAddress) => {
@@ -134,7 +134,7 @@ export async function connectFirst(
       else connection.close();
       won.resolve();
     } catch (error) {
-      failures.push(error);
+      failures.set(address, error);
     }
   };
   for (const address of addresses) {
@@ -148,9 +148,10 @@ export async function connectFirst(
   }
   await Promise.race([won.promise, Promise.all(attempts)]);
   losers.abort();
-  if (winner !== undefined) return winner;
+  if (signal.aborted) winner?.close();
   signal.throwIfAborted();
-  throw failures[0];
+  if (winner !== undefined) return winner;
+  throw failures.get(addresses[0]!);
 }
 
 /** A way to put a question to one server and to stamp when it left and when the answer came. */
@@ -191,11 +192,18 @@ export class ChannelError extends Error {
  */
 export function streamChannel(connection: Connection, clock: Clock, signal: AbortSignal): Channel {
   const close = () => {
-    signal.removeEventListener("abort", close);
+    signal.removeEventListener("abort", onAbort);
     connection.close();
   };
-  signal.addEventListener("abort", close);
-  const { monotonic } = clock;
+  // Some runtimes leave a read that is under way unanswered when its connection is closed.
+  const aborted = Promise.withResolvers<false>();
+  const onAbort = () => {
+    close();
+    aborted.resolve(false);
+  };
+  if (signal.aborted) onAbort();
+  else signal.addEventListener("abort", onAbort);
+  const monotonic = () => clock.monotonic();
   const request = new Uint8Array(PACKET_SIZE);
   const reply = new Uint8Array(PACKET_SIZE);
   const reader = new MessageReader(connection, reply, monotonic);
@@ -210,7 +218,9 @@ export function streamChannel(connection: Connection, clock: Clock, signal: Abor
       const reading = reader.read();
       const departed = monotonic();
       writer.write(); // If it fails, so does the read.
-      if (await reading) return { departed, arrived: reader.arrived };
+      if (await Promise.race([reading, aborted.promise])) {
+        return { departed, arrived: reader.arrived };
+      }
       const part = `${reader.filled} of ${reply.length} bytes of its reply`;
       if (signal.aborted) {
         if (reader.filled === 0) throw signal.reason;
@@ -235,4 +245,10 @@ export function errorText(error: unknown): string {
   if (error instanceof Deno.errors.ConnectionReset) return "connection reset";
   const text = error instanceof Error ? error.message : String(error);
   return text.replace(/ \(os error \d+\)$/, "");
+}
+
+/** Why a name has no address. */
+export function lookupErrorText(error: unknown): string {
+  const unknown = error instanceof Error && "code" in error && error.code === "ENOTFOUND";
+  return unknown ? "there is no such host" : `its name cannot be looked up (${errorText(error)})`;
 }

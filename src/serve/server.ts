@@ -12,6 +12,7 @@ import {
   type Connection,
   errorText,
   type Listener,
+  lookupErrorText,
   type Network,
   systemNetwork,
 } from "../net/transport.ts";
@@ -128,7 +129,8 @@ async function listen(
   try {
     for (const host of hosts) {
       for (const hostname of await resolve(network, host)) {
-        listeners.push(open(network, { hostname, port }));
+        // A port that was picked for the first address is everybody's.
+        listeners.push(open(network, { hostname, port: listeners[0]?.address.port ?? port }));
       }
     }
     if (hosts.length === 0) listeners.push(...openAll(network, port));
@@ -143,7 +145,7 @@ async function resolve(network: Network, host: string): Promise<string[]> {
   try {
     return await network.resolve(host, undefined);
   } catch (error) {
-    throw new Error(`cannot listen on ${host}: there is no such host`, { cause: error });
+    throw new Error(`cannot listen on ${host}: ${lookupErrorText(error)}`, { cause: error });
   }
 }
 
@@ -265,7 +267,7 @@ class TcpServer implements Server {
   start(): void {
     for (const listener of this.#listeners) {
       this.#run(this.#accept(listener));
-      this.#onEvent({
+      this.#notify({
         event: "listening",
         transport: "tcp",
         address: formatAddress(listener.address),
@@ -285,15 +287,27 @@ class TcpServer implements Server {
     for (const [connection, { reader }] of this.#conversations) {
       if (reader.filled === 0) connection.close();
     }
+    const grace = Promise.withResolvers<void>();
     const cancel = this.#timers.after(GRACE, () => {
       for (const connection of this.#conversations.keys()) connection.close();
+      // A write that is under way may outlive its connection: it is not waited for.
+      grace.resolve();
     });
-    await Promise.all(this.#tasks);
+    await Promise.race([Promise.all(this.#tasks), grace.promise]);
     cancel();
     this.#told.clear();
     for (const reason of this.#untold.keys()) this.#tell(reason);
     const { connections, replies } = this.counters;
-    this.#onEvent({ event: "stopped", connections, replies });
+    this.#notify({ event: "stopped", connections, replies });
+  }
+
+  /** Whatever becomes of the log, the server goes on. */
+  #notify(event: ServerEvent): void {
+    try {
+      this.#onEvent(event);
+    } catch {
+      // There is no place left to say so.
+    }
   }
 
   #run(task: Promise<void>): void {
@@ -337,6 +351,7 @@ class TcpServer implements Server {
       try {
         const connection = await listener.accept();
         if (connection === null) return;
+        if (this.#stopped !== undefined) return connection.close();
         const client = this.#admission.connect(connection.remote.hostname, this.#clock.realtime());
         if (typeof client === "string") {
           connection.close();
@@ -350,7 +365,7 @@ class TcpServer implements Server {
         // Out of file descriptors, say: the connections there are go on.
         if (!this.#told.has("accept-failed")) {
           this.#told.add("accept-failed");
-          this.#onEvent({ event: "accept-failed", error: errorText(error) });
+          this.#notify({ event: "accept-failed", error: errorText(error) });
         }
         const { promise, resolve } = Promise.withResolvers<void>();
         const cancel = this.#timers.after(ACCEPT_PAUSE, resolve);
@@ -366,7 +381,7 @@ class TcpServer implements Server {
     const bytes = new Uint8Array(2 * PACKET_SIZE);
     const request = bytes.subarray(0, PACKET_SIZE);
     const reply = bytes.subarray(PACKET_SIZE);
-    const { realtime } = this.#clock;
+    const realtime = () => this.#clock.realtime();
     const reader = new MessageReader(connection, request, realtime, isRefused);
     const writer = new MessageWriter(connection, reply);
     const conversation: Conversation = {
@@ -423,7 +438,7 @@ class TcpServer implements Server {
     if (count === undefined || this.#told.has(reason)) return;
     this.#told.add(reason);
     this.#untold.delete(reason);
-    this.#onEvent({ event: "refused", reason, count });
+    this.#notify({ event: "refused", reason, count });
   }
 }
 

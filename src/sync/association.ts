@@ -13,6 +13,7 @@ import {
   ChannelError,
   connectFirst,
   errorText,
+  lookupErrorText,
   type Network,
   streamChannel,
 } from "../net/transport.ts";
@@ -164,7 +165,7 @@ class Association {
     const failure = await this.#converseWithin(ATTEMPTS);
     if (failure !== null && (this.#exchanges.length === 0 || failure.final)) return failure;
     const { clock } = this.#environment;
-    const precision = clock.precision + 2 ** this.#packet!.precision;
+    const precision = clock.precision + 2 ** Math.min(this.#packet!.precision, 32);
     const bounds = intersect(this.#exchanges, clock.monotonic(), precision);
     if (bounds === null) return null;
     return {
@@ -186,10 +187,15 @@ class Association {
         return null;
       } catch (error) {
         this.#options.signal.throwIfAborted();
-        const last = attempt === attempts || this.#deadline.signal.aborted;
-        if (last || !mayRecover(error)) return this.#failure(error);
+        const failure = this.#failure(error);
+        if (attempt === attempts || !mayRecover(error)) return failure;
+        try {
+          await this.#deadline.sleep(RETRY_PAUSE * attempt);
+        } catch {
+          this.#options.signal.throwIfAborted();
+          return failure;
+        }
       }
-      await this.#deadline.sleep(RETRY_PAUSE * attempt).catch(() => {});
     }
   }
 
@@ -224,7 +230,7 @@ class Association {
     const { family } = this.#options;
     try {
       const found = await this.#deadline.race(network.resolve(hostname, family));
-      if (found.length === 0) throw new Error("no address");
+      if (found.length === 0) throw Object.assign(new Error("no address"), { code: "ENOTFOUND" });
       const addresses = found.map((hostname) => ({ hostname, port }));
       this.#address = formatAddress(addresses[0]!);
       return await connectFirst(network, addresses, timers, signal);
@@ -237,7 +243,11 @@ class Association {
   #whyNot(error: unknown): string {
     const { family } = this.#options;
     if (this.#address === null) {
-      return `is not a known host${family === undefined ? "" : ` with an IPv${family} address`}`;
+      const kind = family === undefined ? "" : ` with an IPv${family} address`;
+      const why = lookupErrorText(error);
+      return why === "there is no such host"
+        ? `is not a known host${kind}`
+        : `is not reachable: ${why}`;
     }
     const where = this.#address === this.#server.name ? "" : ` at ${this.#address}`;
     const hint = error instanceof Deno.errors.ConnectionRefused
@@ -266,15 +276,18 @@ class Association {
     const { name } = this.#server;
     const known = error instanceof RejectedReply || error instanceof ChannelError ||
       error instanceof NoConnection;
+    const { timeout } = this.#options;
     return {
       status: error instanceof RejectedReply ? "invalid" : "unreachable",
       address: this.#address,
       final: error instanceof RejectedReply && error.isFinal,
       error: known
         ? `${name} ${error.message}${this.#quotation(error)}`
-        : `${name} ${
-          this.#address === null ? "could not be looked up" : "did not answer"
-        } within ${this.#options.timeout} s`,
+        : !this.#deadline.signal.aborted
+        ? `${name} could not be measured: ${errorText(error)}`
+        : this.#address === null
+        ? `${name} could not be looked up within ${timeout} s`
+        : `${name} did not answer within ${timeout} s`,
     };
   }
 

@@ -101,7 +101,7 @@ const ATTEMPTS = 3;
  * @throws {SyntaxError} if a server's name is none.
  * @throws {RangeError} if a number is out of range, a transport not supported yet.
  * @throws The signal's reason, if it is aborted.
- * @throws {Error} a sentence, if the local clock cannot be read, or does not stand still.
+ * @throws {Error} a sentence, if the local clock cannot be read.
  *
  * @example
  * ```ts ignore
@@ -155,10 +155,18 @@ export async function sync(options: SyncOptions = {}): Promise<Fix> {
     );
     if (!disturbed) return combine(servers, outcomes, end);
   }
-  throw new Error(
-    `the local clock was set, or the machine suspended, during each of ${ATTEMPTS} measurements; ` +
-      "stop what sets it, or try again",
-  );
+  return combine(servers, servers.map(disturbedBy), tie(clock));
+}
+
+/** What there is to say of a server when the local clock does not stand still. */
+function disturbedBy({ name }: ServerAddress): Failure {
+  return {
+    status: "invalid",
+    address: null,
+    final: true,
+    error: `${name} could not be measured: the local clock was set, or the machine suspended, ` +
+      `during each of ${ATTEMPTS} attempts; stop what sets it, or try again`,
+  };
 }
 
 function isOlder(outcome: Measurement | Failure, moment: bigint): boolean {

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { PHI } from "../../src/estimate/envelope.ts";
+import { MAX_DRIFT } from "../../src/estimate/envelope.ts";
 import { serve, sync } from "../../src/mod.ts";
 import { nanoseconds } from "../../src/ntp/timestamp.ts";
 import { type Path, trueOffset, World } from "./world.ts";
@@ -41,12 +41,12 @@ export function minimumDelayFilter(samples: readonly Sample[]): { offset: number
   return { offset, bound: delay / 2 };
 }
 
-/** Frequency errors such that clocks drift apart by PHI at most, in ppm. */
-const GREATEST_FREQUENCY = PHI / 2 * 1e6;
+/** Frequency errors such that clocks drift apart by MAX_DRIFT at most, in ppm. */
+const GREATEST_FREQUENCY = MAX_DRIFT / 2 * 1e6;
 
 /**
  * Takes one fix in a world of its own. The clocks' errors follow from the
- * seed: up to ten seconds of offset, frequencies as far apart as PHI allows.
+ * seed: up to ten seconds of offset, frequencies up to MAX_DRIFT apart.
  */
 export async function burst(seed: number, path: Path): Promise<Burst> {
   const world = new World(seed);
