@@ -164,6 +164,58 @@ function testProgram(program: Program): void {
     });
   }
 
+  test("serve ends though a client sends and never reads", async () => {
+    const args = ["--host", "127.0.0.1", "--port", "0", "--rate", "0"];
+    await using server = await ServeProcess.start(program, args);
+    using client = await Deno.connect({ hostname: "127.0.0.1", port: server.port });
+    const requests = new Uint8Array(48 * 1000);
+    for (let i = 0; i < requests.length; i += 48) requests[i] = 0x23;
+    // More than any buffers on the way hold: the write is stuck until the server ends.
+    const stuck = (async () => {
+      for (;;) await client.write(requests);
+    })();
+    stuck.catch(() => {});
+    for (let i = 0; i < 3; i++) {
+      const { code } = await tsync("sync", "--quiet", "--samples", "200", server.address);
+      assertEquals(code, 0, "another client is served meanwhile");
+    }
+    const { code } = await server.stop();
+    assertEquals(code, 0);
+    await stuck.catch(() => {});
+  });
+
+  test("`sync --json true` asks a server named true", async () => {
+    const { stdout } = await tsync("sync", "--json", "true", "127.0.0.1:1");
+    const names = JSON.parse(stdout).servers.map(({ name }: { name: string }) => name);
+    assertEquals(names, ["true", "127.0.0.1:1"]);
+  });
+
+  test("what cannot be written to stderr ends neither the server nor a fix", async () => {
+    if (Deno.build.os !== "linux") return console.log("there is no /dev/full here: not tried");
+    const command = [program.executable, ...program.args].map((arg) => `'${arg}'`).join(" ");
+    const shell = (line: string) => new Deno.Command("sh", { args: ["-c", line] }).output();
+    await using slow = new FakeServer(answeringBytes(
+      (_, good) => encodePacket(good),
+      async (connection, bytes) => {
+        await new Promise((resolve) => setTimeout(resolve, 400));
+        await connection.write(bytes);
+      },
+    ));
+    const fix = await shell(`${command} sync --json --samples 1 ${slow.address} 2>/dev/full`);
+    assertEquals(fix.code, 0);
+    assertEquals(JSON.parse(new TextDecoder().decode(fix.stdout)).synchronised, true);
+    // Its log being lost, the server cannot say which port it picked.
+    const free = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const { port } = free.addr;
+    free.close();
+    const served = await shell(
+      `${command} serve --host 127.0.0.1 --port ${port} 2>/dev/full & server=$!; ` +
+        `until ${command} sync --quiet 127.0.0.1:${port}; do kill -0 $server || exit 9; done; ` +
+        `kill $server; wait $server`,
+    );
+    assertEquals(served.code, 0);
+  });
+
   test("sync exits 130 when interrupted before a fix", async () => {
     const arrived = Promise.withResolvers<void>();
     await using silent = new FakeServer(async (connection) => {
@@ -212,6 +264,18 @@ function testProgram(program: Program): void {
     [["sync", "--samples", "abc"], 'current value is "abc"'],
     [["sync", "--samples"], "--samples needs a value, N: exchanges per server"],
     [["sync", "host:70000"], "port must be an integer from 1 to 65535"],
+    [["serve", "--port", "1", "--port", "2"], "--port is given more than once"],
+    [["serve", "--deny", "nonsense"], '--deny: cannot use "nonsense" as a prefix'],
+    [
+      ["serve", "--idle-timeout", "0"],
+      'more than 0 and less than 1000000 seconds: current value is "0"',
+    ],
+    [["serve", "--host.a", "5"], "unknown flag --host.a"],
+    [["sync", "--_", "x"], "unknown flag --_"],
+    [["sync", "--json=no"], "--json takes no value"],
+    [["sync", "-4=1"], "-4 takes no value"],
+    [["sync", "--max-offset", "-1"], "--max-offset needs a value, S"],
+    [["--version", "--bogus"], 'unexpected argument "--bogus" after --version'],
     [["sync", "tls://host"], "tls:// is not yet supported"],
     [["sync", "ntp://host"], "ntp:// is not yet supported"],
   ];

@@ -247,3 +247,52 @@ function worldWithServer() {
   const world = new World(1);
   return { world, host: world.host("server") };
 }
+
+Deno.test("serve() picks one port for several hosts", async () => {
+  const server = await serve({ hosts: ["127.0.0.1", "127.0.0.2"], port: 0 });
+  const [one, two] = server.addresses;
+  await server.stop();
+  assertEquals(one!.port, two!.port);
+});
+
+Deno.test("serve() goes on when an event cannot be told", async () => {
+  const { world, host } = worldWithServer();
+  const server = await world.run(serve({
+    hosts: ["server"],
+    ...host.environment,
+    onEvent: () => {
+      throw new Error("the disk is full");
+    },
+  }));
+  const client = world.host("client");
+  const connection = await world.run(
+    client.network.connect({ hostname: "server", port: 10085 }, new AbortController().signal),
+  );
+  await connection.write(Uint8Array.of(0xff));
+  assertEquals(await world.run(connection.read(new Uint8Array(1))), null);
+  const fix = await world.run(sync({ servers: ["server"], ...client.environment }));
+  assertEquals(fix.synchronised, true);
+  await world.run(server.stop());
+});
+
+Deno.test("serve() says anew each second what the kernel says", async () => {
+  const { world, host } = worldWithServer();
+  let synchronised = true;
+  const clock = {
+    ...host.clock,
+    realtime: host.clock.realtime,
+    monotonic: host.clock.monotonic,
+    discipline: () => ({ ...disciplined, synchronised }),
+  };
+  const server = await world.run(serve({ hosts: ["server"], ...host.environment, clock }));
+  const client = world.host("client");
+  const stratum = async () => {
+    const fix = await world.run(sync({ servers: ["server"], ...client.environment }));
+    return fix.servers[0]!.figures!.stratum;
+  };
+  assertEquals(await stratum(), 2);
+  synchronised = false;
+  await world.sleep(1.5);
+  assertEquals(await stratum(), 10);
+  await world.run(server.stop());
+});

@@ -7,7 +7,7 @@ import {
 } from "@std/assert";
 import type { Clock } from "../src/clock/clock.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
-import { serve, sync } from "../src/mod.ts";
+import { type Network, serve, sync } from "../src/mod.ts";
 import { answering, type Behaviour, FakeServer, units } from "./fake_server.ts";
 
 const system = systemClock();
@@ -157,4 +157,41 @@ Deno.test("sync() refuses numbers that make no sense", async () => {
   await assertRejects(() => sync({ timeout: -1 }), RangeError, "timeout must be a positive number");
   await assertRejects(() => sync({ servers: [] }), RangeError, "expected at least one server");
   await assertRejects(() => serve({ stratum: 16 }), RangeError, "stratum must be an integer");
+});
+
+Deno.test("sync() keeps the reason that it found before the deadline", async () => {
+  await using server = new FakeServer(answering(() => ({ version: 3 })));
+  const { servers } = await sync({ servers: [server.address], timeout: 0.25 });
+  assertEquals(servers[0]!.status, "invalid");
+  assertStringIncludes(servers[0]!.error!, "answered in NTP version 3");
+});
+
+Deno.test("sync() asks only addresses of the family wanted", async () => {
+  const asked: unknown[] = [];
+  const network: Network = {
+    resolve: (_, family) => {
+      asked.push(family);
+      return Promise.resolve([]);
+    },
+    connect: () => Promise.reject(new Error("not to be called")),
+    listen: () => {
+      throw new Error("not to be called");
+    },
+  };
+  const { servers } = await sync({ servers: ["host"], family: 6, network });
+  assertEquals(asked, [6]);
+  assertEquals(servers[0]!.error, "host is not a known host with an IPv6 address");
+});
+
+Deno.test("sync() takes a server at its word that reads its clock once in 136 years", async () => {
+  await using server = new FakeServer(answering(() => ({ precision: 100 })));
+  const { errorBound } = await sync({ servers: [server.address] });
+  assertAlmostEquals(errorBound!, 2 ** 32, 1);
+});
+
+Deno.test("sync() widens by both clocks' precision", async () => {
+  await using server = new FakeServer(answering(() => ({ precision: -3 })));
+  const clock = { ...system, precision: 0.25 };
+  const { errorBound } = await sync({ servers: [server.address], clock });
+  assertAlmostEquals(errorBound!, 0.375, 0.01);
 });
