@@ -160,7 +160,8 @@ async function main(): Promise<void> {
     console.log(
       row.name.padEnd(24) + String(outside).padStart(7) +
         micro(error) + micro(filterError) + (error / filterError).toFixed(2).padStart(8) +
-        micro(excess) + micro(filterExcess) + (excess / filterExcess).toFixed(2).padStart(8),
+        micro(excess) + micro(filterExcess) +
+        (filterExcess < 1e-6 ? "–" : (excess / filterExcess).toFixed(2)).padStart(8),
     );
   }
   if (args.row === undefined) {
