@@ -1,0 +1,149 @@
+/**
+ * `deno task bench`: how exact and how fast tsync is on this machine.
+ *
+ * Exactness: server and client share a clock, so the true offset is 0. Medians
+ * over {@linkcode RUNS} runs of separate processes. Speed: a closed loop of
+ * requests over many connections, against two other servers of the same
+ * messages in turn, medians of {@linkcode ROUNDS} rounds. Of the compiled
+ * program too, or instead, if there is one in `dist/`.
+ *
+ * @module
+ */
+
+import { compiled, type Program, run, ServeProcess, SOURCE } from "../program.ts";
+
+const RUNS = 20;
+const ROUNDS = 3;
+const SECONDS = 2;
+
+async function main(): Promise<void> {
+  console.log(`loopback, ${RUNS} runs of \`tsync sync\`, medians (least to greatest)\n`);
+  console.log(
+    "program    |offset|                 error bound              0 outside  whole process",
+  );
+  await bench(SOURCE);
+  const program = compiled();
+  if (program === null) console.log("compiled   (none in dist/: deno task compile makes one)");
+  else await bench(program);
+  await benchLoad(program ?? SOURCE);
+}
+
+async function bench(program: Program): Promise<void> {
+  await using server = await ServeProcess.start(program);
+  const offsets: number[] = [];
+  const bounds: number[] = [];
+  const times: number[] = [];
+  let outside = 0;
+  for (let i = 0; i < RUNS; i++) {
+    const start = performance.now();
+    const { stdout, stderr } = await run(program, "sync", server.address, "--json");
+    times.push(performance.now() - start);
+    if (stderr !== "") throw new Error(stderr);
+    const fix = JSON.parse(stdout);
+    offsets.push(Math.abs(fix.offset) * 1e6);
+    bounds.push(fix.error_bound * 1e6);
+    if (Math.abs(fix.offset) > fix.error_bound) outside++;
+  }
+  const cells = [summary(offsets, "µs"), summary(bounds, "µs")].map((cell) => cell.padEnd(25));
+  console.log(
+    `${program.name.padEnd(11)}${cells.join("")}${String(outside).padEnd(11)}${
+      summary(times, "ms")
+    }`,
+  );
+}
+
+function summary(numbers: number[], unit: string): string {
+  const sorted = numbers.toSorted((a, b) => a - b);
+  const at = (fraction: number) => sorted[Math.floor((sorted.length - 1) * fraction)]!.toFixed(1);
+  return `${at(0.5)} ${unit} (${at(0)} to ${at(1)})`;
+}
+
+/** What `load.c` prints of one round. */
+interface Load {
+  /** Replies a second. */
+  readonly rate: number;
+  /** Replies of the least and the most served connection. */
+  readonly least: number;
+  readonly most: number;
+  /** Reply times in µs: the median, and the slowest thousandth. */
+  readonly median: number;
+  readonly slowest: number;
+}
+
+async function benchLoad(program: Program): Promise<void> {
+  const directory = await Deno.makeTempDir();
+  try {
+    const [load, epoll] = [`${directory}/load`, `${directory}/epoll_server`];
+    for (const [target, source] of [[load, "load.c"], [epoll, "epoll_server.c"]]) {
+      const args = ["-O2", "-o", target!, `scripts/bench/${source}`];
+      const { success } = await new Deno.Command("cc", { args }).output();
+      if (!success) throw new Error(`cc could not compile ${source}`);
+    }
+    console.log(
+      `\nclosed loop, ${ROUNDS} rounds of ${SECONDS} s, medians\n\n` +
+        "server         connections  replies/s  most/least  median     slowest 0.1 %",
+    );
+    const args = ["--host", "127.0.0.1", "--port", "0", "--rate", "0"]
+      .concat("--max-clients-per-address", "20000");
+    await using server = await ServeProcess.start(program, args);
+    await using python = await Peer.start("python3", "scripts/bench/threaded_server.py");
+    await using c = await Peer.start(epoll);
+    const ports = {
+      [`tsync ${program.name}`]: server.port,
+      "C, epoll": c.port,
+      "Python": python.port,
+    };
+    for (const connections of [100, 1000]) {
+      const rounds = new Map<string, Load[]>();
+      for (let round = 0; round < ROUNDS; round++) {
+        for (const [name, port] of Object.entries(ports)) {
+          rounds.set(name, [...rounds.get(name) ?? [], await measure(load, port, connections)]);
+        }
+      }
+      for (const [name, loads] of rounds) printLoad(name, connections, loads);
+    }
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+async function measure(load: string, port: number, connections: number): Promise<Load> {
+  const args = [port, connections, SECONDS].map(String);
+  const { stdout, stderr } = await new Deno.Command(load, { args }).output();
+  const text = new TextDecoder().decode(stdout);
+  if (text === "") throw new Error(`load: ${new TextDecoder().decode(stderr)}`);
+  return JSON.parse(text);
+}
+
+function printLoad(name: string, connections: number, loads: readonly Load[]): void {
+  const median = (figure: (load: Load) => number) =>
+    loads.map(figure).sort((a, b) => a - b)[loads.length >> 1]!;
+  console.log(
+    name.padEnd(15) + String(connections).padStart(11) +
+      median(({ rate }) => rate).toFixed(0).padStart(11) +
+      median(({ most, least }) => most / least).toFixed(2).replace("Infinity", "∞").padStart(12) +
+      `  ${(median((each) => each.median) / 1000).toFixed(2)} ms`.padEnd(13) +
+      `${(median(({ slowest }) => slowest) / 1000).toFixed(2)} ms`,
+  );
+}
+
+/** Another server, which prints its port and serves until it is killed. */
+class Peer implements AsyncDisposable {
+  private constructor(readonly child: Deno.ChildProcess, readonly port: number) {}
+
+  static async start(command: string, ...args: string[]): Promise<Peer> {
+    const child = new Deno.Command(command, { args, stdout: "piped" }).spawn();
+    const reader = child.stdout.getReader();
+    const { value } = await reader.read();
+    reader.releaseLock();
+    return new Peer(child, Number(new TextDecoder().decode(value)));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.child.kill("SIGKILL");
+    await this.child.stdout.cancel();
+    await this.child.status;
+  }
+}
+
+await main();
