@@ -247,8 +247,7 @@ export function errorText(error: unknown): string {
   return text.replace(/ \(os error \d+\)$/, "");
 }
 
-/** Why a name has no address. */
-export function lookupErrorText(error: unknown): string {
-  const unknown = error instanceof Error && "code" in error && error.code === "ENOTFOUND";
-  return unknown ? "there is no such host" : `its name cannot be looked up (${errorText(error)})`;
+/** Does an error of `resolve` say that there is no such name, rather than that nobody could be asked? */
+export function isUnknownHost(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "ENOTFOUND";
 }

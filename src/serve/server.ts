@@ -11,8 +11,8 @@ import { MessageReader, MessageWriter } from "../net/framing.ts";
 import {
   type Connection,
   errorText,
+  isUnknownHost,
   type Listener,
-  lookupErrorText,
   type Network,
   systemNetwork,
 } from "../net/transport.ts";
@@ -145,7 +145,8 @@ async function resolve(network: Network, host: string): Promise<string[]> {
   try {
     return await network.resolve(host, undefined);
   } catch (error) {
-    throw new Error(`cannot listen on ${host}: ${lookupErrorText(error)}`, { cause: error });
+    const why = isUnknownHost(error) ? "there is no such host" : errorText(error);
+    throw new Error(`cannot listen on ${host}: ${why}`, { cause: error });
   }
 }
 

@@ -13,7 +13,7 @@ import {
   ChannelError,
   connectFirst,
   errorText,
-  lookupErrorText,
+  isUnknownHost,
   type Network,
   streamChannel,
 } from "../net/transport.ts";
@@ -243,11 +243,8 @@ class Association {
   #whyNot(error: unknown): string {
     const { family } = this.#options;
     if (this.#address === null) {
-      const kind = family === undefined ? "" : ` with an IPv${family} address`;
-      const why = lookupErrorText(error);
-      return why === "there is no such host"
-        ? `is not a known host${kind}`
-        : `is not reachable: ${why}`;
+      if (!isUnknownHost(error)) return `could not be looked up: ${errorText(error)}`;
+      return `is not a known host${family === undefined ? "" : ` with an IPv${family} address`}`;
     }
     const where = this.#address === this.#server.name ? "" : ` at ${this.#address}`;
     const hint = error instanceof Deno.errors.ConnectionRefused
@@ -274,21 +271,21 @@ class Association {
 
   #failure(error: unknown): Failure {
     const { name } = this.#server;
-    const known = error instanceof RejectedReply || error instanceof ChannelError ||
-      error instanceof NoConnection;
-    const { timeout } = this.#options;
     return {
       status: error instanceof RejectedReply ? "invalid" : "unreachable",
       address: this.#address,
       final: error instanceof RejectedReply && error.isFinal,
-      error: known
-        ? `${name} ${error.message}${this.#quotation(error)}`
-        : !this.#deadline.signal.aborted
-        ? `${name} could not be measured: ${errorText(error)}`
-        : this.#address === null
-        ? `${name} could not be looked up within ${timeout} s`
-        : `${name} did not answer within ${timeout} s`,
+      error: `${name} ${this.#what(error)}`,
     };
+  }
+
+  #what(error: unknown): string {
+    const isOurs = error instanceof RejectedReply || error instanceof ChannelError ||
+      error instanceof NoConnection;
+    if (isOurs) return error.message + this.#quotation(error);
+    if (!this.#deadline.signal.aborted) return `could not be measured: ${errorText(error)}`;
+    const what = this.#address === null ? "could not be looked up" : "did not answer";
+    return `${what} within ${this.#options.timeout} s`;
   }
 
   /** What the server sent instead of a reply, if a person can read it. */
