@@ -6,8 +6,9 @@
 
 import { systemClock } from "../src/clock/system_clock.ts";
 import { MessageReader } from "../src/net/framing.ts";
-import { encodePacket, encodeReferenceId, OFFSET, type Packet, viewOf } from "../src/ntp/packet.ts";
+import { encodePacket, OFFSET, type Packet, viewOf } from "../src/ntp/packet.ts";
 import { toTimestamp } from "../src/ntp/timestamp.ts";
+import { GOOD_REPLY } from "./good_reply.ts";
 
 /** What a server does with a connection, until it returns. */
 export type Behaviour = (connection: Deno.TcpConn) => Promise<void>;
@@ -84,15 +85,7 @@ export function answeringBytes(
 
 function goodReply(origin: bigint, arrived: bigint): Packet {
   return {
-    leap: "none",
-    version: 4,
-    mode: 4,
-    stratum: 2,
-    poll: 0,
-    precision: -20,
-    rootDelay: 0,
-    rootDispersion: 0,
-    referenceId: encodeReferenceId("LOCL"),
+    ...GOOD_REPLY,
     reference: toTimestamp(arrived),
     origin,
     receive: toTimestamp(arrived),

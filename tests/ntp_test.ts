@@ -19,6 +19,7 @@ import {
   toShort,
   toTimestamp,
 } from "../src/ntp/timestamp.ts";
+import { GOOD_REPLY } from "./good_reply.ts";
 import { judgeReply, refuseRequest, rejectionText } from "../src/ntp/validation.ts";
 
 const at = (iso: string) => BigInt(Date.parse(iso)) * 1_000_000n;
@@ -195,21 +196,8 @@ describe("refuseRequest()", () => {
 
 describe("judgeReply()", () => {
   const nonce = 0x1122334455667788n;
-  const good: Packet = {
-    leap: "none",
-    version: 4,
-    mode: 4,
-    stratum: 2,
-    poll: 0,
-    precision: -20,
-    rootDelay: 0,
-    rootDispersion: 0,
-    referenceId: encodeReferenceId("LOCL"),
-    reference: 1n,
-    origin: nonce,
-    receive: 0xffffffff_ffffffffn,
-    transmit: 5n, // T3 is after T2, across the end of an era.
-  };
+  // T3 is after T2, across the end of an era.
+  const good = { ...GOOD_REPLY, origin: nonce, receive: 0xffffffff_ffffffffn, transmit: 5n };
   const rows: [string, Partial<Packet>, string | null][] = [
     ["a good reply", {}, null],
     ["T3 equal to T2", { receive: 5n }, null],

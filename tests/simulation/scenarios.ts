@@ -10,6 +10,7 @@ import { type Fix, serve, sync, type SyncOptions } from "../../src/mod.ts";
 import { MessageReader } from "../../src/net/framing.ts";
 import { nanoseconds, toTimestamp } from "../../src/ntp/timestamp.ts";
 import { encodePacket, encodeReferenceId, OFFSET, viewOf } from "../../src/ntp/packet.ts";
+import { GOOD_REPLY } from "../good_reply.ts";
 import { constant, type Delay, exponential } from "./random.ts";
 import { type ClockOptions, type Host, type Path, trueOffset, World } from "./world.ts";
 
@@ -146,19 +147,8 @@ async function answerWith(host: Host, change: () => Partial<Parameters<typeof en
     const reader = new MessageReader(peer, request, host.clock.realtime);
     while (await reader.read()) {
       await peer.write(encodePacket({
-        leap: "none",
-        version: 4,
-        mode: 4,
-        stratum: 2,
-        poll: 0,
-        precision: -20,
-        rootDelay: 0,
-        rootDispersion: 0,
-        referenceId: encodeReferenceId("LOCL"),
-        reference: 1n,
+        ...GOOD_REPLY,
         origin: viewOf(request).getBigUint64(OFFSET.transmit),
-        receive: 1n,
-        transmit: 1n,
         ...change(),
       }));
     }
