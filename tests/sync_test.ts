@@ -86,7 +86,7 @@ Deno.test("sync() calls a server invalid whose clock is never consistent", async
   assertEquals(servers[0]!.status, "invalid");
   assertEquals(
     servers[0]!.error,
-    `${server.address} contradicts itself: a clock was stepped during each of 3 bursts`,
+    `${server.address} contradicts itself: a clock was stepped whenever it was measured`,
   );
 });
 

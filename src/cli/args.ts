@@ -111,7 +111,11 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
       `(default: localhost, port ${DEFAULT_PORT}).`,
     flags: [
       { name: "samples", value: "N", help: "exchanges per server (default: 16)" },
-      { name: "timeout", value: "S", help: "seconds for a server to answer at all (default: 5)" },
+      {
+        name: "timeout",
+        value: "S",
+        help: "seconds for a server; what it has answered by then counts (default: 5)",
+      },
       { name: "json", help: "print one JSON object a fix" },
       {
         name: "max-offset",

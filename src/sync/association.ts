@@ -18,7 +18,12 @@ import {
   streamChannel,
 } from "../net/transport.ts";
 import { encodeRequest, type Packet } from "../ntp/packet.ts";
-import { fromTimestamp, timestampDifference, toNanoseconds } from "../ntp/timestamp.ts";
+import {
+  fromTimestamp,
+  nanoseconds,
+  timestampDifference,
+  toNanoseconds,
+} from "../ntp/timestamp.ts";
 import { judgeReply, kissCode, rejectionText, type ReplyRejection } from "../ntp/validation.ts";
 
 /** The world outside, as far as measuring needs it. */
@@ -34,7 +39,7 @@ export interface Environment {
 export interface MeasureOptions {
   /** Exchanges to make, beside one to warm up. */
   readonly samples: number;
-  /** Seconds that the server may be silent, from the look-up of its name on. */
+  /** Seconds for all of it, from the look-up of the name on. What was answered by then counts. */
   readonly timeout: number;
   /** Which addresses to use. */
   readonly family: 4 | 6 | undefined;
@@ -101,8 +106,8 @@ class NoConnection extends Error {}
  * Measures one server.
  *
  * A conversation that breaks is begun again, up to {@linkcode ATTEMPTS} times
- * within the timeout, and what it had proved is kept. With at least one
- * exchange the server counts as measured.
+ * within the timeout, and what it had proved is kept. When the timeout is over,
+ * the server counts as measured if there was at least one exchange.
  *
  * @throws The signal's reason. Everything else that can go wrong is a {@linkcode Failure}.
  */
@@ -112,21 +117,23 @@ export async function measure(
   environment: Environment,
 ): Promise<Measurement | Failure> {
   let address: string | null = null;
-  for (let burst = 0; burst < BURSTS; burst++) {
-    const association = new Association(server, options, environment);
-    try {
+  const deadline = new Deadline(environment, options.timeout, options.signal);
+  try {
+    for (let burst = 0; burst < BURSTS; burst++) {
+      const association = new Association(server, options, environment, deadline);
       const outcome = await association.run();
       if (outcome !== null) return outcome;
       address = association.address;
-    } finally {
-      association.end();
+      if (deadline.signal.aborted) break;
     }
+  } finally {
+    deadline.end();
   }
   return {
     status: "invalid",
     address,
     final: true,
-    error: `${server.name} contradicts itself: a clock was stepped during each of ${BURSTS} bursts`,
+    error: `${server.name} contradicts itself: a clock was stepped whenever it was measured`,
   };
 }
 
@@ -144,20 +151,21 @@ class Association {
   #measured: string | null = null;
   readonly #start: Tie;
 
-  constructor(server: ServerAddress, options: MeasureOptions, environment: Environment) {
+  constructor(
+    server: ServerAddress,
+    options: MeasureOptions,
+    environment: Environment,
+    deadline: Deadline,
+  ) {
     this.#server = server;
     this.#options = options;
     this.#environment = environment;
     this.#start = tie(environment.clock);
-    this.#deadline = new Deadline(environment, options.timeout, options.signal);
+    this.#deadline = deadline;
   }
 
   get address(): string | null {
     return this.#address;
-  }
-
-  end(): void {
-    this.#deadline.end();
   }
 
   /** One burst; `null` if its exchanges contradict each other. */
@@ -262,7 +270,6 @@ class Association {
       this.#rejections.set(rejection, (this.#rejections.get(rejection) ?? 0) + 1);
       throw new RejectedReply(rejection, packet);
     }
-    this.#deadline.restart();
     this.#packet = packet;
     const t2 = fromTimestamp(packet.receive, this.#environment.clock.realtime());
     const held = toNanoseconds(timestampDifference(packet.transmit, packet.receive));
@@ -303,33 +310,26 @@ function mayRecover(error: unknown): boolean {
   return error instanceof ChannelError;
 }
 
-/** A time by which something must have happened, which can be put off. */
+/** A time by which something must have happened. Time during which the machine is suspended does not count. */
 class Deadline {
   readonly #controller = new AbortController();
   readonly #environment: Environment;
-  readonly #duration: bigint;
   readonly #outer: AbortSignal;
   /** On the monotonic timeline. */
-  #due = 0n;
+  readonly #due: bigint;
   #cancel = () => {};
 
   constructor(environment: Environment, seconds: number, outer: AbortSignal) {
     this.#environment = environment;
-    this.#duration = BigInt(Math.round(seconds * 1e9));
     this.#outer = outer;
+    this.#due = environment.clock.monotonic() + nanoseconds(seconds);
     outer.addEventListener("abort", this.#abort);
     if (outer.aborted) this.#abort();
-    this.restart();
     this.#watch();
   }
 
   get signal(): AbortSignal {
     return this.#controller.signal;
-  }
-
-  /** Begins anew. Leaves the timer alone: setting one before each exchange cost 10 µs of exactness. */
-  restart(): void {
-    this.#due = this.#environment.clock.monotonic() + this.#duration;
   }
 
   /** To be called in the end. */

@@ -21,7 +21,7 @@ export interface SyncOptions {
   servers?: readonly string[] | undefined;
   /** Exchanges per server, at least 1. Default 16. */
   samples?: number | undefined;
-  /** Seconds that a server may take to answer at all. Default 5. */
+  /** Seconds for a server to answer at all; what it has answered by then counts. Default 5. */
   timeout?: number | undefined;
   /** Use only addresses of one family. */
   family?: 4 | 6 | undefined;

@@ -189,6 +189,14 @@ export const SCENARIOS: readonly Scenario[] = [
   one("server stalled in mid-burst", {
     meanwhile: (stage, server) => stage.after(0.4, () => server.stall(3)),
   }),
+  one("a path too slow for all samples", {
+    path: both(exponential(0.5, 0.1)),
+    and: ({ servers }, { world }) => {
+      const { length } = servers[0]!.figures!.exchanges;
+      assert(length >= 1 && length <= 4, `${length} exchanges`);
+      assert(world.now <= 5.001e9, "it took longer than the timeout");
+    },
+  }),
   one("33 % loss", { path: { ...WAN, loss: 0.33 }, options: { timeout: 60 } }),
   one("jitter ten times the delay", { path: both(exponential(0.005, 0.05)) }),
   one("asymmetric jitter", {
