@@ -5,6 +5,7 @@ import { systemClock } from "../src/clock/system_clock.ts";
 import { decodePacket, encodeRequest, viewOf } from "../src/ntp/packet.ts";
 import { fromTimestamp } from "../src/ntp/timestamp.ts";
 import { World } from "./simulation/world.ts";
+import { Turns } from "../src/serve/fairness.ts";
 import { announcement, respond, stampTransmit } from "../src/serve/respond.ts";
 
 systemClock(); // Opened here once, not in the first test that needs it.
@@ -295,4 +296,13 @@ Deno.test("serve() says anew each second what the kernel says", async () => {
   await world.sleep(1.5);
   assertEquals(await stratum(), 10);
   await world.run(server.stop());
+});
+
+Deno.test("Turns lets 32 go on at once, and the others in turn, none forgotten", async () => {
+  const turns = new Turns();
+  const order: number[] = [];
+  const waits = Array.from({ length: 100 }, (_, i) => turns.take()?.then(() => order.push(i)));
+  assertEquals(waits.filter((wait) => wait === undefined).length, 32);
+  await Promise.all(waits);
+  assertEquals(order, Array.from({ length: 68 }, (_, i) => i + 32));
 });

@@ -37,8 +37,8 @@ export function formatDuration(seconds: number): string {
 }
 
 /**
- * `+1.28 ms ± 0.64 ms`, `+37.499996 s ± 25 µs`: an offset with only the digits
- * that its bound leaves it. The bound has two digits and is rounded up, by
+ * `+1.28 ms ± 645 µs`, `+37.499996 s ± 25 µs`: an offset with only the digits
+ * that its bound leaves it. The bound has two digits or three and is rounded up, by
  * what rounding the offset loses too: what is shown holds.
  */
 export function formatOffset(offset: number, bound: number): string {

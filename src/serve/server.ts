@@ -83,6 +83,9 @@ const TICK = 1;
 /** Seconds before a failed accept is tried again. */
 const ACCEPT_PAUSE = 0.1;
 
+/** Seconds of silence that a connection is allowed by default. */
+const IDLE_TIMEOUT = 300;
+
 /** Seconds for a message once begun, in either direction. */
 const MESSAGE_TIMEOUT = 10;
 
@@ -104,7 +107,7 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
       `cannot serve: stratum must be an integer from 1 to 15: current value is ${stratum}`,
     );
   }
-  const { idleTimeout = 300 } = options;
+  const { idleTimeout = IDLE_TIMEOUT } = options;
   if (!(idleTimeout > 0)) {
     throw new RangeError(
       `cannot serve: idleTimeout must be a positive number of seconds: current value is ${idleTimeout}`,
@@ -260,7 +263,7 @@ class TcpServer implements Server {
     this.#timers = options.timers ?? systemTimers;
     this.#admission = admission;
     this.#stratum = options.stratum;
-    this.#idleTimeout = options.idleTimeout ?? 300;
+    this.#idleTimeout = options.idleTimeout ?? IDLE_TIMEOUT;
     this.#onEvent = options.onEvent ?? (() => {});
     this.#tick();
   }
