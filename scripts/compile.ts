@@ -8,7 +8,7 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import config from "../deno.json" with { type: "json" };
-import { LIBC_PATHS } from "../src/clock/system_clock.ts";
+import { LIBC_PATHS } from "../src/clock/libc.ts";
 import { NPM_FLAG, stdComesFromNpm } from "./std_source.ts";
 
 /** Every target that a release has. */
@@ -55,6 +55,8 @@ async function compile(target: string): Promise<boolean> {
       ...config.unstable.map((feature) => `--unstable-${feature}`),
       "--no-prompt",
       "--allow-net",
+      "--allow-read",
+      "--allow-env=DENO_TLS_CA_STORE",
       `--allow-ffi=${LIBC_PATHS.join(",")}`,
       `--target=${target}`,
       `--output=${outputOf(target)}`,

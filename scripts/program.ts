@@ -5,7 +5,7 @@
  * @module
  */
 
-import { LIBC_PATHS } from "../src/clock/system_clock.ts";
+import { LIBC_PATHS } from "../src/clock/libc.ts";
 import { NPM_FLAG, stdComesFromNpm } from "./std_source.ts";
 
 /** A way to start tsync: an executable and the arguments that come before tsync's own. */
@@ -24,6 +24,8 @@ export const SOURCE: Program = {
     "--quiet",
     "--no-prompt",
     "--allow-net",
+    "--allow-read",
+    "--allow-env=DENO_TLS_CA_STORE",
     `--allow-ffi=${LIBC_PATHS.join(",")}`,
     ...stdComesFromNpm() ? [NPM_FLAG] : [],
     "main.ts",
@@ -60,13 +62,20 @@ export async function run(program: Program, ...args: string[]): Promise<Result> 
 export class ServeProcess implements AsyncDisposable {
   /** The first address that it listens on. */
   readonly address: string;
+  /** `tcp` or `tls`. */
+  readonly transport: string;
   readonly #child: Deno.ChildProcess;
   readonly #lines: AsyncIterator<string>;
 
-  private constructor(child: Deno.ChildProcess, lines: AsyncIterator<string>, address: string) {
+  private constructor(
+    child: Deno.ChildProcess,
+    lines: AsyncIterator<string>,
+    listening: { readonly address: string; readonly transport: string },
+  ) {
     this.#child = child;
     this.#lines = lines;
-    this.address = address;
+    this.address = listening.address;
+    this.transport = listening.transport;
   }
 
   /**
@@ -88,8 +97,7 @@ export class ServeProcess implements AsyncDisposable {
     const lines = linesOf(child.stderr);
     const first = await lines.next();
     try {
-      const { address } = JSON.parse(first.value ?? "");
-      return new ServeProcess(child, lines, address);
+      return new ServeProcess(child, lines, JSON.parse(first.value ?? ""));
     } catch {
       await child.status;
       throw new Error(`tsync serve did not start: ${first.value ?? "it said nothing"}`);

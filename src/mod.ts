@@ -6,6 +6,7 @@
 
 export type { Clock, Discipline, Timers } from "./clock/clock.ts";
 export type { ServerAddress, SocketAddress, TransportName } from "./net/address.ts";
+export type { Certificate, TlsOptions } from "./net/tls.ts";
 export type { Connection, Listener, Network } from "./net/transport.ts";
 export type { Leap } from "./ntp/packet.ts";
 export type { AdmissionRefusal, Limits } from "./serve/admission.ts";

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { type Clock, stepped, tie } from "../src/clock/clock.ts";
-import { LIBC_PATHS, openSystemClock } from "../src/clock/system_clock.ts";
+import { LIBC_PATHS } from "../src/clock/libc.ts";
+import { openSystemClock } from "../src/clock/system_clock.ts";
 import config from "../deno.json" with { type: "json" };
 
 Deno.test("openSystemClock() reads libc's clock, which goes on and agrees with Date", () => {

@@ -276,7 +276,7 @@ function testProgram(program: Program): void {
     [["sync", "-4=1"], "-4 takes no value"],
     [["sync", "--max-offset", "-1"], "--max-offset needs a value, S"],
     [["--version", "--bogus"], 'unexpected argument "--bogus" after --version'],
-    [["sync", "tls://host"], "tls:// is not yet supported"],
+    [["serve", "--tls-key", "key.pem"], "--tls-key needs --tls-cert too"],
     [["sync", "ntp://host"], "ntp:// is not yet supported"],
   ];
   for (const [args, sentence] of usage) {

@@ -6,7 +6,7 @@ const LAYERS = ["main", "cli", "mod", "serve", "sync", "net", "clock", "estimate
 /** What only some files may do. */
 const RESERVED: [RegExp, RegExp][] = [
   [/\bDeno\.(listen|connect|listenTls|connectTls|startTls|listenDatagram)\(/, /^src\/net\//],
-  [/\bDeno\.dlopen\(/, /^src\/(clock\/system_clock|net\/.*)\.ts$/],
+  [/\bDeno\.dlopen\(/, /^src\/clock\/libc\.ts$/],
   [/\bDeno\.exit\(/, /^main\.ts$/],
   [
     /\b(Date\.now|performance\.now|new Date|Temporal\.Now|Math\.random|setTimeout)\b/,

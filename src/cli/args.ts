@@ -67,6 +67,12 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
       },
       { name: "port", value: "N", help: `TCP port, 0 picks one (default: ${DEFAULT_PORT})` },
       {
+        name: "tls-cert",
+        value: "FILE",
+        help: "answer over TLS only: the certificate and its chain, PEM; SIGHUP reads it again",
+      },
+      { name: "tls-key", value: "FILE", help: "the certificate's private key, PEM" },
+      {
         name: "stratum",
         value: "N",
         help: "stratum to announce, 1 to 15 (default: by the kernel's own state)",
@@ -107,7 +113,7 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
   sync: {
     synopsis: "tsync sync [SERVER]... [options]",
     about: "Measure how far the local clock is from the servers'.\n" +
-      "SERVER is host, host:port, [IPv6]:port or tcp://host:port " +
+      "SERVER is host, host:port or [IPv6]:port, alone or after tcp:// or tls:// " +
       `(default: localhost, port ${DEFAULT_PORT}).`,
     flags: [
       { name: "samples", value: "N", help: "exchanges per server (default: 16)" },
@@ -121,6 +127,11 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
         name: "max-offset",
         value: "S",
         help: "exit 3 unless |offset| + error bound is at most S seconds",
+      },
+      {
+        name: "ca",
+        value: "FILE",
+        help: "who may sign a tls:// server's certificate, PEM (default: the system's authorities)",
       },
       { name: "4", help: "use IPv4 only" },
       { name: "6", help: "use IPv6 only" },
@@ -137,6 +148,8 @@ export interface ServeArguments {
   readonly command: "serve";
   readonly options: ServeOptions;
   readonly log: "json" | "text";
+  /** Files with the certificate and its key. */
+  readonly tls: { readonly cert: string; readonly key: string } | undefined;
 }
 
 /** What `tsync sync` was told. */
@@ -146,6 +159,8 @@ export interface SyncArguments {
   readonly json: boolean;
   /** Seconds. */
   readonly maxOffset: number | undefined;
+  /** File with the authorities for TLS. */
+  readonly ca: string | undefined;
   readonly quiet: boolean;
 }
 
@@ -191,6 +206,11 @@ function parseServe(flags: Flags): Arguments {
   }
   const log = flags.text("log") ?? "text";
   if (log !== "json" && log !== "text") throw flags.bad("log", "json or text");
+  const [cert, key] = [flags.text("tls-cert"), flags.text("tls-key")];
+  if ((cert === undefined) !== (key === undefined)) {
+    const [given, missing] = cert === undefined ? ["key", "cert"] : ["cert", "key"];
+    throw new UsageError(`--tls-${given} needs --tls-${missing} too`, "serve");
+  }
   return {
     command: "serve",
     options: {
@@ -205,6 +225,7 @@ function parseServe(flags: Flags): Arguments {
       idleTimeout: flags.seconds("idle-timeout", false),
     },
     log,
+    tls: cert === undefined ? undefined : { cert, key: key! },
   };
 }
 
@@ -221,6 +242,7 @@ function parseSync(flags: Flags): Arguments {
     },
     json: flags.isOn("json"),
     maxOffset: flags.seconds("max-offset", true),
+    ca: flags.text("ca"),
     quiet: flags.isOn("quiet"),
   };
 }

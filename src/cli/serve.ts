@@ -4,22 +4,34 @@
  * @module
  */
 
-import { type Refusal, serve, type ServerEvent } from "../mod.ts";
+import { type Certificate, type Refusal, serve, type ServerEvent } from "../mod.ts";
 import { EXIT, type ServeArguments } from "./args.ts";
+import { mayReadFiles, readFile } from "./files.ts";
 
 /** Serves until a signal comes. @returns The exit status. */
-export async function runServe({ log, options }: ServeArguments): Promise<number> {
+export async function runServe({ log, options, tls }: ServeArguments): Promise<number> {
+  mayReadFiles(tls !== undefined);
+  const certificate = (): Certificate | undefined =>
+    tls && { cert: readFile("--tls-cert", tls.cert), key: readFile("--tls-key", tls.key) };
+  const tell = (event: Parameters<typeof logLine>[0]) =>
+    console.error(log === "json" ? JSON.stringify(event) : logLine(event));
   const { promise: signalled, resolve } = Promise.withResolvers<void>();
   const signals = ["SIGINT", "SIGTERM"] as const;
   for (const signal of signals) Deno.addSignalListener(signal, resolve);
   try {
-    const starting = serve({
-      ...options,
-      onEvent: (event) => console.error(log === "json" ? JSON.stringify(event) : logLine(event)),
-    });
+    const starting = serve({ ...options, tls: certificate(), onEvent: tell });
     const server = await Promise.race([starting, signalled]);
     if (server === undefined) return EXIT.ok; // A name was still being looked up.
+    const renew = () => {
+      try {
+        server.renew(certificate()!);
+      } catch (error) {
+        tell({ event: "renewal-failed", error: (error as Error).message });
+      }
+    };
+    if (tls !== undefined) Deno.addSignalListener("SIGHUP", renew);
     await signalled;
+    if (tls !== undefined) Deno.removeSignalListener("SIGHUP", renew);
     await server.stop();
     return EXIT.ok;
   } finally {
@@ -27,8 +39,11 @@ export async function runServe({ log, options }: ServeArguments): Promise<number
   }
 }
 
+/** The command's own events, beside the server's. */
+type CommandEvent = { readonly event: "renewal-failed"; readonly error: string };
+
 /** An event as a line for people. */
-export function logLine(event: ServerEvent): string {
+export function logLine(event: ServerEvent | CommandEvent): string {
   switch (event.event) {
     case "listening":
       return `listening on ${event.transport} ${event.address}`;
@@ -37,6 +52,10 @@ export function logLine(event: ServerEvent): string {
         REFUSALS[event.reason];
     case "accept-failed":
       return `cannot accept a connection: ${event.error}; trying again`;
+    case "renewed":
+      return "shows the certificate that was read again to new connections";
+    case "renewal-failed":
+      return `${event.error}; goes on with the old certificate`;
     case "stopped":
       return `stopped after ${event.replies} replies on ${event.connections} connections`;
   }
@@ -52,5 +71,6 @@ const REFUSALS: Readonly<Record<Refusal, string>> = {
   incomplete: "the connection ended in the middle of a request",
   idle: "nothing came for as long as --idle-timeout allows",
   slow: "a message was begun and not finished within 10 s",
+  tls: "the TLS handshake failed",
   reset: "the connection was reset",
 };

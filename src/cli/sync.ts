@@ -8,18 +8,21 @@ import { setColorEnabled } from "@std/fmt/colors";
 import { systemTimers } from "../clock/system_clock.ts";
 import { type Fix, sync } from "../mod.ts";
 import { supported } from "../sync/sync.ts";
+import { trustOnly } from "../net/tls.ts";
 import { EXIT, type SyncArguments, UsageError } from "./args.ts";
+import { mayReadFiles, readFile } from "./files.ts";
 import { describeFailure, describeFix, fixToJson, formatDuration } from "./report.ts";
 
 /** Takes a fix and shows it. @returns The exit status. */
 export async function runSync(args: SyncArguments): Promise<number> {
-  for (const server of args.options.servers) {
+  const servers = args.options.servers.map((server) => {
     try {
-      supported(server);
+      return supported(server);
     } catch (error) {
       throw new UsageError((error as Error).message, "sync");
     }
-  }
+  });
+  const ca = authorities(args.ca, servers.some(({ transport }) => transport === "tls"));
   const interrupt = new AbortController();
   const onSignal = () => interrupt.abort();
   Deno.addSignalListener("SIGINT", onSignal);
@@ -27,6 +30,7 @@ export async function runSync(args: SyncArguments): Promise<number> {
   try {
     const fix = await sync({
       ...args.options,
+      ca,
       signal: interrupt.signal,
       onProgress: (done, all) => progress.update(done, all),
     });
@@ -40,6 +44,18 @@ export async function runSync(args: SyncArguments): Promise<number> {
   } finally {
     Deno.removeSignalListener("SIGINT", onSignal);
   }
+}
+
+/** Settles whom to believe about a server with TLS. @returns The authorities named, as PEM text. */
+function authorities(file: string | undefined, needed: boolean): string | undefined {
+  if (file !== undefined && !needed) throw new UsageError("--ca needs a tls:// server", "sync");
+  mayReadFiles(file !== undefined);
+  if (needed) trustOnly(file === undefined ? "system" : "named");
+  if (file === undefined) return undefined;
+  const ca = readFile("--ca", file);
+  mayReadFiles(false);
+  if (ca.includes("-----BEGIN CERTIFICATE-----")) return ca;
+  throw new Error(`cannot use ${file} for --ca: there is no certificate in it (expected PEM)`);
 }
 
 function show(fix: Fix, { json, quiet, maxOffset }: SyncArguments): number {

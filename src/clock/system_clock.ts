@@ -8,18 +8,7 @@
 
 import { SECOND } from "../ntp/timestamp.ts";
 import type { Clock, Discipline, Timers } from "./clock.ts";
-
-/**
- * Where libc lies. Exact paths, since a permission for a bare name does not
- * let Deno load it. `deno.json` grants the same ones.
- */
-export const LIBC_PATHS: readonly string[] = [
-  "/lib/x86_64-linux-gnu/libc.so.6", // Debian, Ubuntu
-  "/lib/aarch64-linux-gnu/libc.so.6",
-  "/lib64/libc.so.6", // Fedora, RHEL, Amazon Linux, SUSE
-  "/usr/lib/libc.so.6", // Arch
-  "/usr/lib/libSystem.B.dylib", // macOS
-];
+import { LIBC_PATHS, openLibc } from "./libc.ts";
 
 /** The same numbers on Linux (linux/time.h) and macOS (time.h). */
 const CLOCK_REALTIME = 0;
@@ -61,14 +50,8 @@ export function systemClock(): Clock {
  * @throws {Error} if neither is to be had.
  */
 export function openSystemClock(paths: readonly string[] = LIBC_PATHS): Clock & Disposable {
-  for (const path of paths) {
-    if (Deno.permissions.querySync({ name: "ffi", path }).state !== "granted") continue;
-    try {
-      return libcClock(Deno.dlopen(path, SYMBOLS));
-    } catch {
-      // Not this system's path.
-    }
-  }
+  const libc = openLibc(SYMBOLS, paths);
+  if (libc !== null) return libcClock(libc);
   if (typeof Temporal === "undefined") {
     throw new Error(
       "cannot read the system clock to the nanosecond: libc is not at any of the paths " +

@@ -9,21 +9,48 @@ import type { Clock, Timers } from "../clock/clock.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
 import type { SocketAddress } from "./address.ts";
 import { BusyPoll } from "./busy_poll.ts";
+import { hangUp, setNoDelay } from "./descriptors.ts";
 import { MessageReader, MessageWriter, type Sink, type Source } from "./framing.ts";
+import {
+  authorityError,
+  type Certificate,
+  certificateError,
+  handshakeError,
+  type TlsOptions,
+} from "./tls.ts";
 
 /** A stream of bytes in both directions. */
 export interface Connection extends Source, Sink {
   /** The other end. */
   readonly remote: SocketAddress;
+  /**
+   * Makes a client's connection one with TLS, before anything else is done with it.
+   *
+   * @throws {TlsError} if the other end is not who it should be, or does not speak TLS.
+   */
+  startTls?(options: TlsOptions): Promise<void>;
+  /**
+   * Waits until a server's connection is one with TLS.
+   *
+   * @throws if it does not become one.
+   */
+  awaitTls?(): Promise<void>;
   /** Ends it; a read or write that is under way is rejected. */
   close(): void;
 }
 
 /** Something that connections come from. */
 export interface Listener {
+  readonly transport: "tcp" | "tls";
   readonly address: SocketAddress;
   /** @returns The next connection; `null` once the listener is closed. */
   accept(): Promise<Connection | null>;
+  /**
+   * With TLS: shows another certificate to those who connect from now on.
+   *
+   * @throws if it is none; the old one is shown on then.
+   */
+  renew?(certificate: Certificate): void;
   close(): void;
 }
 
@@ -36,7 +63,8 @@ export interface Network {
    */
   resolve(hostname: string, family: 4 | 6 | undefined): Promise<string[]>;
   connect(address: SocketAddress, signal: AbortSignal): Promise<Connection>;
-  listen(address: SocketAddress): Listener;
+  /** @param certificate Listens for connections with TLS. */
+  listen(address: SocketAddress, certificate?: Certificate): Listener;
 }
 
 /** The operating system's network. */
@@ -48,26 +76,12 @@ export const systemNetwork: Network = {
       .map(({ address }) => address);
   },
   async connect(address, signal) {
-    return wrap(await Deno.connect({ ...address, signal }), awaitingReply);
+    return new SystemConnection(await Deno.connect({ ...address, signal }), awaitingReply);
   },
-  listen(address) {
-    const listener = Deno.listen({ ...address, ...BACKLOG });
-    let closed = false;
-    return {
-      address: { hostname: listener.addr.hostname, port: listener.addr.port },
-      async accept() {
-        try {
-          return wrap(await listener.accept(), awaitingRequest);
-        } catch (error) {
-          if (closed) return null;
-          throw error;
-        }
-      },
-      close() {
-        closed = true;
-        listener.close();
-      },
-    };
+  listen(address, certificate) {
+    return certificate === undefined
+      ? new SystemListener("tcp", Deno.listen({ ...address, ...BACKLOG }))
+      : TlsListener.listen(address, certificate);
   },
 };
 
@@ -80,29 +94,143 @@ const awaitingReply = new BusyPoll(30e-6);
 /** Seconds: about what a client on a fast network takes until its next request. */
 const awaitingRequest = new BusyPoll(100e-6);
 
-function wrap(tcp: Deno.TcpConn, busyPoll: BusyPoll): Connection {
-  try {
-    tcp.setNoDelay();
-  } catch {
-    // It is broken already, as the first read will say.
+class SystemListener<T extends Deno.Listener> implements Listener {
+  readonly address: SocketAddress;
+  protected closed = false;
+
+  constructor(readonly transport: "tcp" | "tls", protected listener: T) {
+    const { hostname, port } = listener.addr as Deno.NetAddr;
+    this.address = { hostname, port };
   }
-  return {
-    remote: { hostname: tcp.remoteAddr.hostname, port: tcp.remoteAddr.port },
-    read: (into) => tcp.read(into),
-    write(bytes) {
-      const writing = tcp.write(bytes);
-      busyPoll.start();
-      return writing;
-    },
-    close() {
-      busyPoll.stop();
-      try {
-        tcp.close();
-      } catch {
-        // It was closed already.
-      }
-    },
-  };
+
+  async accept(): Promise<Connection | null> {
+    const { listener } = this;
+    try {
+      return new SystemConnection(
+        await listener.accept() as Deno.TcpConn | Deno.TlsConn,
+        awaitingRequest,
+      );
+    } catch (error) {
+      if (this.closed) return null;
+      if (listener !== this.listener) return this.accept(); // It was replaced.
+      throw error;
+    }
+  }
+
+  close(): void {
+    this.closed = true;
+    this.listener.close();
+  }
+}
+
+class TlsListener extends SystemListener<Deno.TlsListener> {
+  static listen(address: SocketAddress, certificate: Certificate): TlsListener {
+    // Sharing the port with a successor must not be sharing it with another program.
+    Deno.listen({ ...address }).close();
+    return new TlsListener("tls", TlsListener.#open(address, certificate));
+  }
+
+  static #open(address: SocketAddress, { cert, key }: Certificate): Deno.TlsListener {
+    try {
+      const listener = Deno.listenTls({ ...address, ...BACKLOG, cert, key, reusePort: true });
+      setNoDelay(listener.addr);
+      return listener;
+    } catch (error) {
+      throw certificateError(error);
+    }
+  }
+
+  /** Deno's listeners cannot change their certificate. The new one is there before the old one goes. */
+  renew(certificate: Certificate): void {
+    const old = this.listener;
+    this.listener = TlsListener.#open(this.address, certificate);
+    old.close();
+  }
+}
+
+/** Seconds in which a connection with TLS may say goodbye. */
+const FAREWELL = 1;
+
+/** Sees to it that connections with TLS that were closed do end. */
+class Farewells {
+  #peers: SocketAddress[] = [];
+
+  add(peer: SocketAddress): void {
+    this.#peers.push(peer);
+    if (this.#peers.length > 1) return;
+    const timer = setTimeout(() => {
+      hangUp(this.#peers);
+      this.#peers = [];
+    }, FAREWELL * 1000);
+    Deno.unrefTimer(timer);
+  }
+}
+
+const farewells = new Farewells();
+
+/** Few say goodbye in TLS before they close. Messages of a known length cannot be cut short unseen. */
+function asEnd(error: unknown): null {
+  if (error instanceof Deno.errors.UnexpectedEof) return null;
+  throw error;
+}
+
+class SystemConnection implements Connection {
+  readonly remote: SocketAddress;
+  readonly #busyPoll: BusyPoll;
+  #stream: Deno.TcpConn | Deno.TlsConn;
+
+  constructor(stream: Deno.TcpConn | Deno.TlsConn, busyPoll: BusyPoll) {
+    const { hostname, port } = stream.remoteAddr as Deno.NetAddr;
+    this.remote = { hostname, port };
+    this.#stream = stream;
+    this.#busyPoll = busyPoll;
+    try {
+      // Deno has no such option for a server's connection with TLS.
+      if ("setNoDelay" in stream) stream.setNoDelay();
+    } catch {
+      // It is broken already, as the first read will say.
+    }
+  }
+
+  async startTls({ hostname, ca }: TlsOptions): Promise<void> {
+    const caCerts = ca === undefined ? [] : [ca];
+    try {
+      this.#stream = await Deno.startTls(this.#stream as Deno.TcpConn, { hostname, caCerts });
+    } catch (error) {
+      throw authorityError(error);
+    }
+    await this.awaitTls();
+  }
+
+  async awaitTls(): Promise<void> {
+    if (!("handshake" in this.#stream)) return;
+    try {
+      await this.#stream.handshake();
+    } catch (error) {
+      throw handshakeError(error);
+    }
+  }
+
+  read(into: Uint8Array): Promise<number | null> {
+    const reading = this.#stream.read(into);
+    return "handshake" in this.#stream ? reading.catch(asEnd) : reading;
+  }
+
+  write(bytes: Uint8Array): Promise<number> {
+    const writing = this.#stream.write(bytes);
+    this.#busyPoll.start();
+    return writing;
+  }
+
+  close(): void {
+    this.#busyPoll.stop();
+    try {
+      this.#stream.close();
+    } catch {
+      return; // It was closed already.
+    }
+    if ("handshake" in this.#stream) farewells.add(this.remote);
+  }
 }
 
 /** Seconds until the next address is tried beside the first (RFC 8305, section 5). */

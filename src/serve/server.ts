@@ -16,6 +16,7 @@ import {
   type Network,
   systemNetwork,
 } from "../net/transport.ts";
+import { type Certificate, CertificateError } from "../net/tls.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
 import { refuseRequest, type RequestRefusal } from "../ntp/validation.ts";
 import { Admission, type AdmissionRefusal, type Client, type Limits } from "./admission.ts";
@@ -29,13 +30,15 @@ export type Refusal =
   | "incomplete"
   | "idle"
   | "slow"
+  | "tls"
   | "reset";
 
 /** Something that a log may tell. */
 export type ServerEvent =
-  | { readonly event: "listening"; readonly transport: "tcp"; readonly address: string }
+  | { readonly event: "listening"; readonly transport: "tcp" | "tls"; readonly address: string }
   | { readonly event: "refused"; readonly reason: Refusal; readonly count: number }
   | { readonly event: "accept-failed"; readonly error: string }
+  | { readonly event: "renewed" }
   | {
     readonly event: "stopped";
     readonly connections: number;
@@ -48,6 +51,8 @@ export interface ServeOptions extends Limits {
   hosts?: readonly string[] | undefined;
   /** TCP port; 0 picks a free one. Default 10085. */
   port?: number | undefined;
+  /** Answer only over TLS, and show this certificate. */
+  tls?: Certificate | undefined;
   /** Stratum to announce, 1 to 15. Default: by the kernel's own state. */
   stratum?: number | undefined;
   /** Seconds after which a connection that has been silent is closed. Default 300. */
@@ -66,6 +71,12 @@ export interface Server {
   readonly addresses: readonly SocketAddress[];
   /** What happened so far. */
   readonly counters: Readonly<Counters>;
+  /**
+   * With TLS: shows another certificate to those who connect from now on.
+   *
+   * @throws {Error} a sentence, if it is none or its key is another's; the old one stays.
+   */
+  renew(certificate: Certificate): void;
   /** Stops accepting, lets finish what is in flight, and closes everything within a second. */
   stop(): Promise<void>;
 }
@@ -116,15 +127,20 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   const admission = new Admission(options);
   const clock = options.clock ?? systemClock();
   const network = options.network ?? systemNetwork;
-  const listeners = await listen(network, options.hosts ?? [], options.port ?? DEFAULT_PORT);
+  const { hosts = [], port = DEFAULT_PORT, tls } = options;
+  const bind: Bind = (address) => network.listen(address, tls);
+  const listeners = await listen(network, bind, hosts, port);
   const server = new TcpServer(listeners, clock, admission, options);
   server.start();
   return server;
 }
 
+type Bind = (address: SocketAddress) => Listener;
+
 /** Opens a listener for each address, or none. */
 async function listen(
   network: Network,
+  bind: Bind,
   hosts: readonly string[],
   port: number,
 ): Promise<Listener[]> {
@@ -133,10 +149,10 @@ async function listen(
     for (const host of hosts) {
       for (const hostname of await resolve(network, host)) {
         // A port that was picked for the first address is everybody's.
-        listeners.push(open(network, { hostname, port: listeners[0]?.address.port ?? port }));
+        listeners.push(open(bind, { hostname, port: listeners[0]?.address.port ?? port }));
       }
     }
-    if (hosts.length === 0) listeners.push(...openAll(network, port));
+    if (hosts.length === 0) listeners.push(...openAll(bind, port));
   } catch (error) {
     for (const listener of listeners) listener.close();
     throw error;
@@ -153,10 +169,11 @@ async function resolve(network: Network, host: string): Promise<string[]> {
   }
 }
 
-function open(network: Network, address: SocketAddress): Listener {
+function open(bind: Bind, address: SocketAddress): Listener {
   try {
-    return network.listen(address);
+    return bind(address);
   } catch (error) {
+    if (error instanceof CertificateError) throw error;
     throw new Error(`cannot listen on ${formatAddress(address)}: ${listenErrorText(error)}`, {
       cause: error,
     });
@@ -167,18 +184,19 @@ function open(network: Network, address: SocketAddress): Listener {
  * All addresses: the IPv6 wildcard takes IPv4 too on most systems. Where it
  * does not, IPv4's is opened beside it, and where there is no IPv6, alone.
  */
-function openAll(network: Network, port: number): Listener[] {
+function openAll(bind: Bind, port: number): Listener[] {
   let v6: Listener;
   try {
-    v6 = network.listen({ hostname: "::", port });
+    v6 = bind({ hostname: "::", port });
   } catch (error) {
+    if (error instanceof CertificateError) throw error;
     if (error instanceof Deno.errors.AddrInUse || error instanceof Deno.errors.PermissionDenied) {
       throw new Error(`cannot listen on port ${port}: ${listenErrorText(error)}`, { cause: error });
     }
-    return [open(network, { hostname: "0.0.0.0", port })];
+    return [open(bind, { hostname: "0.0.0.0", port })];
   }
   try {
-    return [v6, network.listen({ hostname: "0.0.0.0", port: v6.address.port })];
+    return [v6, bind({ hostname: "0.0.0.0", port: v6.address.port })];
   } catch {
     return [v6];
   }
@@ -205,6 +223,8 @@ function listenErrorText(error: unknown): string {
 /** One connection, as far as others must know of it. */
 interface Conversation {
   readonly reader: MessageReader;
+  /** Is TLS being agreed on? */
+  shaking: boolean;
   /** Requests answered. */
   replies: number;
   /** `replies` at the last tick, and for how many ticks nothing has changed since. */
@@ -230,6 +250,7 @@ class TcpServer implements Server {
       incomplete: 0,
       idle: 0,
       slow: 0,
+      tls: 0,
       reset: 0,
     },
   };
@@ -273,10 +294,18 @@ class TcpServer implements Server {
       this.#run(this.#accept(listener));
       this.#notify({
         event: "listening",
-        transport: "tcp",
+        transport: listener.transport,
         address: formatAddress(listener.address),
       });
     }
+  }
+
+  renew(certificate: Certificate): void {
+    for (const listener of this.#listeners) {
+      if (listener.renew === undefined) throw new TypeError("cannot renew: there is no TLS");
+      listener.renew(certificate);
+    }
+    this.#notify({ event: "renewed" });
   }
 
   stop(): Promise<void> {
@@ -338,7 +367,7 @@ class TcpServer implements Server {
 
   /** Has nothing happened on a connection for too long? */
   #overdue(conversation: Conversation): Refusal | null {
-    const idle = conversation.reader.filled === 0;
+    const idle = conversation.reader.filled === 0 && !conversation.shaking;
     if (conversation.replies !== conversation.seen || idle !== conversation.idle) {
       conversation.seen = conversation.replies;
       conversation.idle = idle;
@@ -360,7 +389,7 @@ class TcpServer implements Server {
         if (typeof client === "string") {
           connection.close();
           this.#refuse(client);
-        } else this.#run(this.#converse(connection, client));
+        } else this.#run(this.#converse(connection, client, listener.transport === "tls"));
       } catch (error) {
         if (isLost(error)) {
           this.#refuse("reset");
@@ -380,7 +409,7 @@ class TcpServer implements Server {
   }
 
   /** Answers on one connection until its end. */
-  async #converse(connection: Connection, client: Client): Promise<void> {
+  async #converse(connection: Connection, client: Client, secure: boolean): Promise<void> {
     this.counters.connections++;
     const bytes = new Uint8Array(2 * PACKET_SIZE);
     const request = bytes.subarray(0, PACKET_SIZE);
@@ -390,6 +419,7 @@ class TcpServer implements Server {
     const writer = new MessageWriter(connection, reply);
     const conversation: Conversation = {
       reader,
+      shaking: secure,
       replies: 0,
       seen: 0,
       idle: true,
@@ -397,10 +427,13 @@ class TcpServer implements Server {
       refusal: null,
     };
     this.#conversations.set(connection, conversation);
-    const read = () => this.#stopped === undefined ? reader.read() : Promise.resolve(false);
-    let reading = read();
+    const read = () =>
+      this.#stopped === undefined && conversation.refusal === null
+        ? reader.read()
+        : Promise.resolve(false);
     let written = Promise.resolve(true);
     try {
+      let reading = secure ? this.#awaitTls(connection, conversation).then(read) : read();
       while (await reading) {
         if (!await written) break;
         respond(request, reply, this.#announced, reader.arrived);
@@ -428,6 +461,15 @@ class TcpServer implements Server {
     if (conversation.refusal !== null) this.#refuse(conversation.refusal);
     else if ((reader.error ?? writer.error) !== undefined) this.#refuse("reset");
     else if (reader.filled > 0) this.#refuse(refuseRequest(request[0]!) ?? "incomplete");
+  }
+
+  async #awaitTls(connection: Connection, conversation: Conversation): Promise<void> {
+    try {
+      await connection.awaitTls!();
+      conversation.shaking = false;
+    } catch {
+      conversation.refusal ??= "tls";
+    }
   }
 
   /** Counts a refusal; tells of it now, or of all of its kind with the next tick. */

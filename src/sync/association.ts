@@ -12,11 +12,13 @@ import {
   type Channel,
   ChannelError,
   connectFirst,
+  type Connection,
   errorText,
   isUnknownHost,
   type Network,
   streamChannel,
 } from "../net/transport.ts";
+import { looksLikeTls, TlsError } from "../net/tls.ts";
 import { encodeRequest, type Packet } from "../ntp/packet.ts";
 import {
   fromTimestamp,
@@ -43,6 +45,8 @@ export interface MeasureOptions {
   readonly timeout: number;
   /** Which addresses to use. */
   readonly family: 4 | 6 | undefined;
+  /** Authorities, as PEM text, that may have signed the certificate of a server with TLS. */
+  readonly ca: string | undefined;
   /** Ends it; the promise is rejected with its reason. */
   readonly signal: AbortSignal;
   /** Told after each exchange how many of this burst count. */
@@ -196,7 +200,7 @@ class Association {
       } catch (error) {
         this.#options.signal.throwIfAborted();
         const failure = this.#failure(error);
-        if (attempt === attempts || !mayRecover(error)) return failure;
+        if (attempt === attempts || !this.#mayRecover(error)) return failure;
         try {
           await this.#deadline.sleep(RETRY_PAUSE * attempt);
         } catch {
@@ -212,7 +216,9 @@ class Association {
     const { clock } = this.#environment;
     const { signal } = this.#deadline;
     const { samples, onSample } = this.#options;
-    const channel = streamChannel(await this.#connect(), clock, signal);
+    const connection = await this.#connect();
+    if (this.#server.transport === "tls") await this.#startTls(connection);
+    const channel = streamChannel(connection, clock, signal);
     this.#reply = channel.reply;
     const address = formatAddress(channel.address);
     // Another address may be another machine, with another clock.
@@ -231,7 +237,7 @@ class Association {
     }
   }
 
-  async #connect() {
+  async #connect(): Promise<Connection> {
     const { network, timers } = this.#environment;
     const { hostname, port } = this.#server;
     const { signal } = this.#deadline;
@@ -245,6 +251,21 @@ class Association {
     } catch (error) {
       signal.throwIfAborted();
       throw new NoConnection(this.#whyNot(error), { cause: error });
+    }
+  }
+
+  /** Nothing is measured before it is done. */
+  async #startTls(connection: Connection): Promise<void> {
+    const { hostname } = this.#server;
+    try {
+      await this.#deadline.race(connection.startTls!({ hostname, ca: this.#options.ca }));
+    } catch (error) {
+      connection.close();
+      this.#deadline.signal.throwIfAborted();
+      if (error instanceof TlsError) throw error;
+      throw new ChannelError(`broke the connection in the TLS handshake (${errorText(error)})`, {
+        cause: error,
+      });
     }
   }
 
@@ -276,10 +297,18 @@ class Association {
     return { t1: departed, t2, t3: t2 + held, t4: arrived };
   }
 
+  /** Is a new conversation worth trying? */
+  #mayRecover(error: unknown): boolean {
+    if (error instanceof RejectedReply) return error.rejection !== "kiss";
+    return error instanceof ChannelError && !looksLikeTls(this.#reply);
+  }
+
   #failure(error: unknown): Failure {
     const { name } = this.#server;
     return {
-      status: error instanceof RejectedReply ? "invalid" : "unreachable",
+      status: error instanceof RejectedReply || error instanceof TlsError
+        ? "invalid"
+        : "unreachable",
       address: this.#address,
       final: error instanceof RejectedReply && error.isFinal,
       error: `${name} ${this.#what(error)}`,
@@ -288,7 +317,7 @@ class Association {
 
   #what(error: unknown): string {
     const isOurs = error instanceof RejectedReply || error instanceof ChannelError ||
-      error instanceof NoConnection;
+      error instanceof NoConnection || error instanceof TlsError;
     if (isOurs) return error.message + this.#quotation(error);
     if (!this.#deadline.signal.aborted) return `could not be measured: ${errorText(error)}`;
     const what = this.#address === null ? "could not be looked up" : "did not answer";
@@ -297,17 +326,12 @@ class Association {
 
   /** What the server sent instead of a reply, if a person can read it. */
   #quotation(error: unknown): string {
-    if (error instanceof NoConnection) return "";
+    if (error instanceof NoConnection || error instanceof TlsError) return "";
+    if (looksLikeTls(this.#reply)) return "; it speaks TLS: ask it as tls://";
     if (error instanceof RejectedReply && !["mode", "version"].includes(error.rejection)) return "";
     const text = /^[\x20-\x7e]{4,}/.exec(String.fromCharCode(...this.#reply));
     return text === null ? "" : `: it sent "${text[0]}"`;
   }
-}
-
-/** Is a new conversation worth trying? */
-function mayRecover(error: unknown): boolean {
-  if (error instanceof RejectedReply) return error.rejection !== "kiss";
-  return error instanceof ChannelError;
 }
 
 /** A time by which something must have happened. Time during which the machine is suspended does not count. */

@@ -25,6 +25,11 @@ export interface SyncOptions {
   timeout?: number | undefined;
   /** Use only addresses of one family. */
   family?: 4 | 6 | undefined;
+  /**
+   * Authorities, as PEM text, that may have signed the certificate of a `tls://` server, beside
+   * those that Deno believes.
+   */
+  ca?: string | undefined;
   /** Ends it early. */
   signal?: AbortSignal | undefined;
   /** Told after each exchange how many of all are done. */
@@ -138,8 +143,9 @@ export async function sync(options: SyncOptions = {}): Promise<Fix> {
         done[i] = count;
         options.onProgress?.(done.reduce((a, b) => a + b), samples * servers.length);
       };
-      const { family } = options;
-      return measure(servers[i]!, { samples, timeout, family, signal, onSample }, environment);
+      const { family, ca } = options;
+      const how = { samples, timeout, family, ca, signal, onSample };
+      return measure(servers[i]!, how, environment);
     }));
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const outcomes = await ask([...servers.keys()]);
@@ -181,9 +187,9 @@ function isOlder(outcome: Measurement | Failure, moment: bigint): boolean {
  */
 export function supported(name: string): ServerAddress {
   const server = parseServerAddress(name);
-  if (server.transport === "tcp") return server;
+  if (server.transport !== "ntp") return server;
   throw new RangeError(
-    `cannot use "${name}" as a server: ${server.transport}:// is not yet supported, expected tcp://`,
+    `cannot use "${name}" as a server: ntp:// is not yet supported, expected tcp:// or tls://`,
   );
 }
 

@@ -478,6 +478,7 @@ class Stream implements Connection {
 }
 
 class SimulatedListener implements Listener {
+  readonly transport = "tcp";
   readonly #arrived: Connection[] = [];
   #waiting: (() => void) | undefined;
   #closed = false;

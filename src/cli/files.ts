@@ -1,0 +1,31 @@
+/**
+ * Files that a command names: the only ones that are ever read.
+ *
+ * @module
+ */
+
+/** Gives up the permission to read files that a compiled program has, unless some are needed. */
+export function mayReadFiles(needed: boolean): void {
+  if (!needed) Deno.permissions.revokeSync({ name: "read" });
+}
+
+/**
+ * Reads a text.
+ *
+ * @param flag What named the file, for the error.
+ * @throws {Error} a sentence, if it cannot be read.
+ */
+export function readFile(flag: string, path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    throw new Error(`cannot read ${path} for ${flag}: ${reason(error)}`, { cause: error });
+  }
+}
+
+function reason(error: unknown): string {
+  if (error instanceof Deno.errors.NotFound) return "there is no such file";
+  if (error instanceof Deno.errors.PermissionDenied) return "permission denied";
+  if (error instanceof Deno.errors.IsADirectory) return "it is a folder";
+  return error instanceof Error ? error.message : String(error);
+}

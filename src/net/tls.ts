@@ -1,0 +1,128 @@
+/**
+ * TLS around a connection: certificates, and what goes wrong with them.
+ *
+ * @module
+ */
+
+/** What a server shows of itself: PEM texts. */
+export interface Certificate {
+  /** The certificate, and those between it and its authority. */
+  readonly cert: string;
+  /** Its private key. */
+  readonly key: string;
+}
+
+/** Whom a client believes. */
+export interface TlsOptions {
+  /** The name (or IP address) that the server's certificate must be for. */
+  readonly hostname: string;
+  /** Authorities, as PEM text, that may have signed it beside those of {@linkcode trustOnly}. */
+  readonly ca?: string | undefined;
+}
+
+/**
+ * Decides which authorities this process believes. Only the first connection
+ * with TLS asks: after that it is too late.
+ *
+ * Deno takes its own list by default, and certificates given to `startTls` add
+ * to it; this variable is the one way to have another list, or none.
+ *
+ * @param authorities Those of the operating system, or none but what
+ * {@linkcode TlsOptions.ca} names.
+ * @throws {Deno.errors.NotCapable} without the permission to set the variable.
+ */
+export function trustOnly(authorities: "system" | "named"): void {
+  Deno.env.set("DENO_TLS_CA_STORE", authorities === "system" ? "system" : "");
+}
+
+/** The other end speaks, but not TLS, or has not shown that it is who it should be. The message begins with a verb. */
+export class TlsError extends Error {
+  override readonly name = "TlsError";
+}
+
+/**
+ * Names what is wrong in a failed handshake.
+ *
+ * @returns What to throw instead; `error` itself if the connection broke.
+ */
+export function handshakeError(error: unknown): unknown {
+  if (error instanceof Deno.errors.UnexpectedEof || isNoTls(error)) {
+    return new TlsError("does not speak TLS; ask it as tcp://", { cause: error });
+  }
+  if (!(error instanceof Deno.errors.InvalidData)) return error;
+  return new TlsError(certificateErrorText(error.message), { cause: error });
+}
+
+/** A server cannot show this certificate. The message is a sentence. */
+export class CertificateError extends Error {
+  override readonly name = "CertificateError";
+}
+
+/** Names what is wrong with a certificate that a server is to show; other errors are left alone. */
+export function certificateError(error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof Deno.errors.AddrInUse) return error;
+  const { message } = error;
+  const what = message.includes("No certificates")
+    ? "there is none in it"
+    : message.includes("No keys")
+    ? "there is no private key in its key"
+    : message.includes("KeyMismatch")
+    ? "the key is that of another"
+    : /^(invalid peer certificate: |unexpected error: |Unable to decode)/.test(message)
+    ? `it cannot be read (${message.replace(/^.*?: /, "")})`
+    : null;
+  return what === null
+    ? error
+    : new CertificateError(`cannot use the certificate: ${what}`, { cause: error });
+}
+
+/** Says that `ca` cannot be read. */
+export function authorityError(error: unknown): unknown {
+  const why = error instanceof Error ? error.message.replace(/^.*?: /, "") : error;
+  return new TlsError(`cannot be asked: the authority's certificate cannot be read (${why})`, {
+    cause: error,
+  });
+}
+
+/** Is what came not TLS at all? */
+function isNoTls(error: unknown): boolean {
+  return error instanceof Error && /InvalidContentType|InvalidMessage/.test(error.message);
+}
+
+/** In the words of rustls, which Deno uses. */
+function certificateErrorText(message: string): string {
+  const problem = message.replace(/^invalid peer certificate: /, "");
+  if (problem.startsWith("UnknownIssuer")) {
+    return "has a certificate of an unknown authority; name its authority's with --ca";
+  }
+  const names = /not valid for name "(.*?)"; certificate is (.*)$/.exec(problem);
+  if (names !== null) {
+    const valid = [...names[2]!.matchAll(/\w+\("?(.*?)"?\)/g)].map(([, name]) => name);
+    const others = valid.length === 0 ? "names none" : `is for ${valid.join(", ")}`;
+    return `has a certificate for another name: not for ${names[1]}, it ${others}`;
+  }
+  const clock = "or the local clock is far off";
+  if (/expired/i.test(problem)) {
+    return `has a certificate that has expired${since(problem)}, ${clock}`;
+  }
+  if (/not valid yet|NotValidYet/.test(problem)) {
+    return `has a certificate that is not valid yet${since(problem)}, ${clock}`;
+  }
+  if (problem.includes("CaUsedAsEndEntity")) {
+    return "shows an authority's certificate as its own (CA:TRUE); it needs one with CA:FALSE";
+  }
+  return `failed in the TLS handshake: ${problem}`;
+}
+
+/** The moment of which rustls speaks, if it does: in seconds since the Unix epoch. */
+function since(problem: string): string {
+  const moment = /not valid (after|before) (\d+)/.exec(problem);
+  if (moment === null) return "";
+  const date = new Date(Number(moment[2]) * 1000).toISOString().slice(0, 10);
+  return ` (valid ${moment[1] === "after" ? "until" : "from"} ${date})`;
+}
+
+/** Does a message of 48 bytes begin as one of TLS does: an alert or a handshake? */
+export function looksLikeTls(bytes: Uint8Array): boolean {
+  return (bytes[0] === 21 || bytes[0] === 22) && bytes[1] === 3;
+}
