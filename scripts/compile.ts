@@ -8,7 +8,7 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import config from "../deno.json" with { type: "json" };
-import { LIBC_PATHS } from "../src/clock/libc.ts";
+import { RUNTIME_FLAGS } from "./program.ts";
 import { NPM_FLAG, stdComesFromNpm } from "./std_source.ts";
 
 /** Every target that a release has. */
@@ -53,11 +53,7 @@ async function compile(target: string): Promise<boolean> {
       "compile",
       ...stdComesFromNpm() ? [NPM_FLAG] : [],
       ...config.unstable.map((feature) => `--unstable-${feature}`),
-      "--no-prompt",
-      "--allow-net",
-      "--allow-read",
-      "--allow-env=DENO_TLS_CA_STORE",
-      `--allow-ffi=${LIBC_PATHS.join(",")}`,
+      ...RUNTIME_FLAGS,
       `--target=${target}`,
       `--output=${outputOf(target)}`,
       "main.ts",

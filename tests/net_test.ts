@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import fc from "fast-check";
 import { systemTimers } from "../src/clock/system_clock.ts";
@@ -124,8 +124,12 @@ describe("MessageWriter", () => {
       },
     };
     const writer = new MessageWriter(sink, Uint8Array.from({ length: 12 }, (_, i) => i));
-    assertEquals(await writer.write(), true);
-    assertEquals(await writer.write(), true);
+    for (let i = 0; i < 2; i++) {
+      const writing = writer.write();
+      assert(writer.writing !== null);
+      await writing;
+      assertEquals([writer.writing, writer.error], [null, undefined]);
+    }
     const message = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
     assertEquals(taken, [...message, ...message]);
   });

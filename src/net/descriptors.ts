@@ -1,10 +1,11 @@
 /**
- * What Deno's connections with TLS cannot do: neither can they be told not to
- * wait before they send (Nagle's algorithm held up a handshake by 40 ms, and the
- * first reply by as much again), nor does `close` end one while the other end
- * is silent: Deno waits in the background, for ever, to say goodbye. Both are
- * one call of libc, for which the descriptor is missing: it is found by its
- * address. Without libc neither is done.
+ * What Deno's connections cannot do. Those with TLS cannot be told to send at
+ * once: Nagle's algorithm held up a handshake by 40 ms, and the first reply by
+ * as much again. And `close` may not end one: with TLS, Deno waits in the
+ * background, for ever, until a silent peer lets it say goodbye; without, Deno
+ * before 2.9 waits until a write that is under way has ended. Either is one
+ * call of libc, for which the descriptor is missing: it is found by its
+ * address. Without libc nothing is done.
  *
  * @module
  */

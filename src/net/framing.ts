@@ -77,36 +77,34 @@ export class MessageReader {
 export class MessageWriter {
   /** What the sink was rejected with. */
   error: unknown;
+  /** The write that is under way; `null` if there is none. */
+  writing: Promise<void> | null = null;
   readonly #sink: Sink;
   readonly #message: Uint8Array;
-  #rest: Uint8Array;
 
   /** @param message What to write: its bytes are taken at each call of {@linkcode write}. */
   constructor(sink: Sink, message: Uint8Array) {
     this.#sink = sink;
     this.#message = message;
-    this.#rest = message;
   }
 
   /**
-   * Writes the message. The sink is called at once. Never rejected, so that
-   * something else can be waited for.
+   * Writes the message. The sink is called at once.
    *
-   * @returns Whether all of it was taken; if not, there is an {@linkcode error}.
+   * @returns When it is taken, or there is an {@linkcode error}: never
+   * rejected, so that something else can be waited for.
    */
-  write(): Promise<boolean> {
-    this.#rest = this.#message;
-    return this.#sink.write(this.#message).then(this.#took, this.#fail);
+  write(): Promise<void> {
+    return this.writing = this.#write(this.#message);
   }
 
-  readonly #took = (count: number): boolean | Promise<boolean> => {
-    if (count === this.#rest.length) return true;
-    this.#rest = this.#rest.subarray(count);
-    return this.#sink.write(this.#rest).then(this.#took, this.#fail);
-  };
-
-  readonly #fail = (error: unknown): boolean => {
-    this.error = error;
-    return false;
-  };
+  #write(bytes: Uint8Array): Promise<void> {
+    return this.#sink.write(bytes).then((count) => {
+      if (count < bytes.length) return this.#write(bytes.subarray(count));
+      this.writing = null;
+    }, (error) => {
+      this.error = error;
+      this.writing = null;
+    });
+  }
 }

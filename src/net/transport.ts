@@ -35,8 +35,12 @@ export interface Connection extends Source, Sink {
    * @throws if it does not become one.
    */
   awaitTls?(): Promise<void>;
-  /** Ends it; a read or write that is under way is rejected. */
-  close(): void;
+  /**
+   * Ends it; a read or write that is under way is rejected.
+   *
+   * @param stuck Is there a write under way that may never end? Default: no.
+   */
+  close(stuck?: boolean): void;
 }
 
 /** Something that connections come from. */
@@ -148,10 +152,10 @@ class TlsListener extends SystemListener<Deno.TlsListener> {
   }
 }
 
-/** Seconds in which a connection with TLS may say goodbye. */
+/** Seconds in which a connection that was closed may say what it still has to. */
 const FAREWELL = 1;
 
-/** Sees to it that connections with TLS that were closed do end. */
+/** Sees to it that connections that were closed do end. */
 class Farewells {
   #peers: SocketAddress[] = [];
 
@@ -222,14 +226,14 @@ class SystemConnection implements Connection {
     return writing;
   }
 
-  close(): void {
+  close(stuck = false): void {
     this.#busyPoll.stop();
     try {
       this.#stream.close();
     } catch {
       return; // It was closed already.
     }
-    if ("handshake" in this.#stream) farewells.add(this.remote);
+    if (stuck || "handshake" in this.#stream) farewells.add(this.remote);
   }
 }
 

@@ -7,7 +7,6 @@
 import type { Clock, Timers } from "../clock/clock.ts";
 import { systemClock, systemTimers } from "../clock/system_clock.ts";
 import { DEFAULT_PORT, formatAddress, type SocketAddress } from "../net/address.ts";
-import { MessageReader, MessageWriter } from "../net/framing.ts";
 import {
   type Connection,
   errorText,
@@ -17,21 +16,10 @@ import {
   systemNetwork,
 } from "../net/transport.ts";
 import { type Certificate, CertificateError } from "../net/tls.ts";
-import { PACKET_SIZE } from "../ntp/packet.ts";
-import { refuseRequest, type RequestRefusal } from "../ntp/validation.ts";
-import { Admission, type AdmissionRefusal, type Client, type Limits } from "./admission.ts";
+import { Admission, type Client, type Limits } from "./admission.ts";
+import { Conversation, type Hall, type Refusal } from "./conversation.ts";
 import { Turns } from "./fairness.ts";
-import { announcement, kiss, respond, stampTransmit } from "./respond.ts";
-
-/** Why a connection was closed by the server, or lost. */
-export type Refusal =
-  | RequestRefusal
-  | AdmissionRefusal
-  | "incomplete"
-  | "idle"
-  | "slow"
-  | "tls"
-  | "reset";
+import { announcement } from "./respond.ts";
 
 /** Something that a log may tell. */
 export type ServerEvent =
@@ -96,9 +84,6 @@ const ACCEPT_PAUSE = 0.1;
 
 /** Seconds of silence that a connection is allowed by default. */
 const IDLE_TIMEOUT = 300;
-
-/** Seconds for a message once begun, in either direction. */
-const MESSAGE_TIMEOUT = 10;
 
 /** Seconds that a request in flight has when the server is stopped. */
 const GRACE = 0.5;
@@ -220,21 +205,6 @@ function listenErrorText(error: unknown): string {
   return errorText(error);
 }
 
-/** One connection, as far as others must know of it. */
-interface Conversation {
-  readonly reader: MessageReader;
-  /** Is TLS being agreed on? */
-  shaking: boolean;
-  /** Requests answered. */
-  replies: number;
-  /** `replies` at the last tick, and for how many ticks nothing has changed since. */
-  seen: number;
-  idle: boolean;
-  still: number;
-  /** Why the server has closed it. */
-  refusal: Refusal | null;
-}
-
 class TcpServer implements Server {
   readonly addresses: readonly SocketAddress[];
   readonly counters: Counters = {
@@ -257,18 +227,18 @@ class TcpServer implements Server {
   readonly #listeners: readonly Listener[];
   readonly #clock: Clock;
   readonly #timers: Timers;
-  readonly #admission: Admission;
-  readonly #turns = new Turns();
+  readonly #hall: Hall;
   readonly #stratum: number | undefined;
   readonly #idleTimeout: number;
   readonly #onEvent: (event: ServerEvent) => void;
-  readonly #conversations = new Map<Connection, Conversation>();
-  readonly #tasks = new Set<Promise<void>>();
+  readonly #conversations = new Set<Conversation>();
+  /** Accept loops and conversations that have not ended. */
+  #running = 0;
+  readonly #ended = Promise.withResolvers<void>();
   /** Refusals that no event has told of yet, and those of which one has in this tick. */
   readonly #untold = new Map<Refusal, number>();
   readonly #told = new Set<Refusal | "accept-failed">();
   readonly #stopping = Promise.withResolvers<void>();
-  #announced!: Uint8Array;
   #cancelTick = () => {};
   #stopped: Promise<void> | undefined;
 
@@ -282,7 +252,15 @@ class TcpServer implements Server {
     this.addresses = listeners.map(({ address }) => address);
     this.#clock = clock;
     this.#timers = options.timers ?? systemTimers;
-    this.#admission = admission;
+    this.#hall = {
+      admission,
+      turns: new Turns(),
+      realtime: () => clock.realtime(),
+      announced: new Uint8Array(),
+      stopping: false,
+      counters: this.counters,
+      onEnd: this.#onEnd,
+    };
     this.#stratum = options.stratum;
     this.#idleTimeout = options.idleTimeout ?? IDLE_TIMEOUT;
     this.#onEvent = options.onEvent ?? (() => {});
@@ -291,7 +269,8 @@ class TcpServer implements Server {
 
   start(): void {
     for (const listener of this.#listeners) {
-      this.#run(this.#accept(listener));
+      this.#running++;
+      this.#accept(listener).finally(() => this.#end());
       this.#notify({
         event: "listening",
         transport: listener.transport,
@@ -313,20 +292,19 @@ class TcpServer implements Server {
   }
 
   async #stop(): Promise<void> {
+    this.#hall.stopping = true;
     this.#stopping.resolve();
     this.#cancelTick();
     for (const listener of this.#listeners) listener.close();
-    // A connection between two requests has nothing in flight.
-    for (const [connection, { reader }] of this.#conversations) {
-      if (reader.filled === 0) connection.close();
-    }
+    // What is between two requests has nothing in flight.
+    for (const conversation of this.#conversations) if (conversation.idle) conversation.close();
     const grace = Promise.withResolvers<void>();
     const cancel = this.#timers.after(GRACE, () => {
-      for (const connection of this.#conversations.keys()) connection.close();
+      for (const conversation of this.#conversations) conversation.close();
       // A write that is under way may outlive its connection: it is not waited for.
       grace.resolve();
     });
-    await Promise.race([Promise.all(this.#tasks), grace.promise]);
+    await Promise.race([this.#ended.promise, grace.promise]);
     cancel();
     this.#told.clear();
     for (const reason of this.#untold.keys()) this.#tell(reason);
@@ -343,53 +321,35 @@ class TcpServer implements Server {
     }
   }
 
-  #run(task: Promise<void>): void {
-    const tracked = task.finally(() => this.#tasks.delete(tracked));
-    this.#tasks.add(tracked);
+  #end(): void {
+    if (--this.#running === 0) this.#ended.resolve();
   }
 
   /** What is done once a second, so that no request has to. */
   #tick(): void {
     const now = this.#clock.realtime();
     const { precision } = this.#clock;
-    this.#announced = announcement(this.#clock.discipline(), precision, now, this.#stratum);
-    this.#admission.forget(now);
-    for (const [connection, conversation] of this.#conversations) {
-      const refusal = this.#overdue(conversation);
-      if (refusal === null) continue;
-      conversation.refusal ??= refusal;
-      connection.close();
-    }
+    const discipline = this.#clock.discipline();
+    this.#hall.announced = announcement(discipline, precision, now, this.#stratum);
+    this.#hall.admission.forget(now);
+    for (const conversation of this.#conversations) conversation.look(this.#idleTimeout);
     this.#told.clear();
     for (const reason of this.#untold.keys()) this.#tell(reason);
     this.#cancelTick = this.#timers.after(TICK, () => this.#tick());
   }
 
-  /** Has nothing happened on a connection for too long? */
-  #overdue(conversation: Conversation): Refusal | null {
-    const idle = conversation.reader.filled === 0 && !conversation.shaking;
-    if (conversation.replies !== conversation.seen || idle !== conversation.idle) {
-      conversation.seen = conversation.replies;
-      conversation.idle = idle;
-      conversation.still = 0;
-      return null;
-    }
-    conversation.still += TICK;
-    if (idle) return conversation.still >= this.#idleTimeout ? "idle" : null;
-    return conversation.still >= MESSAGE_TIMEOUT ? "slow" : null;
-  }
-
   async #accept(listener: Listener): Promise<void> {
-    while (this.#stopped === undefined) {
+    while (!this.#hall.stopping) {
       try {
         const connection = await listener.accept();
         if (connection === null) return;
-        if (this.#stopped !== undefined) return connection.close();
-        const client = this.#admission.connect(connection.remote.hostname, this.#clock.realtime());
+        if (this.#hall.stopping) return connection.close();
+        const { admission, realtime } = this.#hall;
+        const client = admission.connect(connection.remote.hostname, realtime());
         if (typeof client === "string") {
           connection.close();
           this.#refuse(client);
-        } else this.#run(this.#converse(connection, client, listener.transport === "tls"));
+        } else this.#converse(connection, client, listener.transport === "tls");
       } catch (error) {
         if (isLost(error)) {
           this.#refuse("reset");
@@ -408,69 +368,20 @@ class TcpServer implements Server {
     }
   }
 
-  /** Answers on one connection until its end. */
-  async #converse(connection: Connection, client: Client, secure: boolean): Promise<void> {
+  #converse(connection: Connection, client: Client, secure: boolean): void {
+    const conversation = new Conversation(connection, client, this.#hall);
+    this.#conversations.add(conversation);
+    this.#running++;
     this.counters.connections++;
-    const bytes = new Uint8Array(2 * PACKET_SIZE);
-    const request = bytes.subarray(0, PACKET_SIZE);
-    const reply = bytes.subarray(PACKET_SIZE);
-    const realtime = () => this.#clock.realtime();
-    const reader = new MessageReader(connection, request, realtime, isRefused);
-    const writer = new MessageWriter(connection, reply);
-    const conversation: Conversation = {
-      reader,
-      shaking: secure,
-      replies: 0,
-      seen: 0,
-      idle: true,
-      still: 0,
-      refusal: null,
-    };
-    this.#conversations.set(connection, conversation);
-    const read = () =>
-      this.#stopped === undefined && conversation.refusal === null
-        ? reader.read()
-        : Promise.resolve(false);
-    let written = Promise.resolve(true);
-    try {
-      let reading = secure ? this.#awaitTls(connection, conversation).then(read) : read();
-      while (await reading) {
-        if (!await written) break;
-        respond(request, reply, this.#announced, reader.arrived);
-        if (!this.#admission.request(client, reader.arrived)) {
-          conversation.refusal = "rate";
-          kiss(reply, "RATE");
-          await writer.write();
-          break;
-        }
-        // The next read is under way before this reply leaves: after T3 nothing is left to do.
-        const turn = this.#turns.take();
-        reading = turn === null ? read() : turn.then(read);
-        stampTransmit(reply, realtime());
-        written = writer.write();
-        conversation.replies++;
-        this.counters.replies++;
-      }
-      await written;
-    } finally {
-      this.#conversations.delete(connection);
-      this.#admission.disconnect(client);
-      connection.close();
-    }
-    if (this.#stopped !== undefined) return;
-    if (conversation.refusal !== null) this.#refuse(conversation.refusal);
-    else if ((reader.error ?? writer.error) !== undefined) this.#refuse("reset");
-    else if (reader.filled > 0) this.#refuse(refuseRequest(request[0]!) ?? "incomplete");
+    conversation.start(secure);
   }
 
-  async #awaitTls(connection: Connection, conversation: Conversation): Promise<void> {
-    try {
-      await connection.awaitTls!();
-      conversation.shaking = false;
-    } catch {
-      conversation.refusal ??= "tls";
-    }
-  }
+  readonly #onEnd = (conversation: Conversation, refusal: Refusal | null): void => {
+    this.#conversations.delete(conversation);
+    this.#hall.admission.disconnect(conversation.client);
+    if (refusal !== null && !this.#hall.stopping) this.#refuse(refusal);
+    this.#end();
+  };
 
   /** Counts a refusal; tells of it now, or of all of its kind with the next tick. */
   #refuse(reason: Refusal): void {
@@ -487,5 +398,3 @@ class TcpServer implements Server {
     this.#notify({ event: "refused", reason, count });
   }
 }
-
-const isRefused = (firstByte: number): boolean => refuseRequest(firstByte) !== null;

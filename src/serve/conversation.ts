@@ -1,0 +1,168 @@
+/**
+ * One connection, from its first request to its end.
+ *
+ * @module
+ */
+
+import { MessageReader, MessageWriter } from "../net/framing.ts";
+import type { Connection } from "../net/transport.ts";
+import { PACKET_SIZE } from "../ntp/packet.ts";
+import { refuseRequest, type RequestRefusal } from "../ntp/validation.ts";
+import type { Admission, AdmissionRefusal, Client } from "./admission.ts";
+import type { Turns } from "./fairness.ts";
+import { kiss, respond, stampTransmit } from "./respond.ts";
+
+/** Why a connection was closed by the server, or lost. */
+export type Refusal =
+  | RequestRefusal
+  | AdmissionRefusal
+  | "incomplete"
+  | "idle"
+  | "slow"
+  | "tls"
+  | "reset";
+
+/** What all conversations of a server share. */
+export interface Hall {
+  readonly admission: Admission;
+  readonly turns: Turns;
+  readonly realtime: () => bigint;
+  /** What the server says of its own clock, see `announcement`. */
+  announced: Uint8Array;
+  /** Is no request to be read any more? */
+  stopping: boolean;
+  readonly counters: { replies: number };
+  /**
+   * Told once of each conversation that it is over.
+   *
+   * @param refusal Why, if it did not end well.
+   */
+  readonly onEnd: (conversation: Conversation, refusal: Refusal | null) => void;
+}
+
+/** Seconds for a message once begun, in either direction, and for TLS to be agreed on. */
+const MESSAGE_TIMEOUT = 10;
+
+/**
+ * Answers one client for as long as it asks. There may be ten thousand, so it
+ * is kept small: an async function that waits takes 500 bytes, a callback 150.
+ */
+export class Conversation {
+  readonly client: Client;
+  readonly #connection: Connection;
+  readonly #hall: Hall;
+  readonly #reader: MessageReader;
+  readonly #writer: MessageWriter;
+  readonly #reply: Uint8Array;
+  #refusal: Refusal | null = null;
+  /** Is TLS being agreed on? */
+  #shaking = false;
+  #replies = 0;
+  /** What the last look found, and for how many seconds it has been so. */
+  #seen = 0;
+  #wasIdle = true;
+  #still = 0;
+
+  constructor(connection: Connection, client: Client, hall: Hall) {
+    this.#connection = connection;
+    this.client = client;
+    this.#hall = hall;
+    const bytes = new Uint8Array(2 * PACKET_SIZE);
+    const request = bytes.subarray(0, PACKET_SIZE);
+    this.#reply = bytes.subarray(PACKET_SIZE);
+    this.#reader = new MessageReader(connection, request, hall.realtime, isRefused);
+    this.#writer = new MessageWriter(connection, this.#reply);
+  }
+
+  /** Is it between two requests? */
+  get idle(): boolean {
+    return this.#reader.filled === 0 && this.#writer.writing === null && !this.#shaking;
+  }
+
+  /** Ends it. */
+  close(): void {
+    this.#connection.close(this.#writer.writing !== null);
+  }
+
+  /** @param secure Does TLS come first? */
+  start(secure: boolean): void {
+    (secure ? this.#awaitTls() : this.#read()).then(this.#take);
+  }
+
+  /** A request has come, or there will be none. */
+  readonly #take = (whole: boolean): void => {
+    const { admission, turns, announced, realtime, counters } = this.#hall;
+    const reader = this.#reader;
+    const writer = this.#writer;
+    if (!whole || writer.error !== undefined) {
+      this.#end();
+      return;
+    }
+    if (writer.writing !== null) {
+      // The client sends and does not read.
+      writer.writing.then(() => this.#take(true));
+      return;
+    }
+    respond(reader.message, this.#reply, announced, reader.arrived);
+    if (!admission.request(this.client, reader.arrived)) {
+      this.#refusal = "rate";
+      kiss(this.#reply, "RATE");
+      writer.write().then(() => this.#end());
+      return;
+    }
+    // The next read is under way before this reply leaves: after T3 nothing is left to do.
+    const turn = turns.take();
+    const reading = turn === null ? this.#read() : turn.then(() => this.#read());
+    stampTransmit(this.#reply, realtime());
+    writer.write();
+    this.#replies++;
+    counters.replies++;
+    reading.then(this.#take);
+  };
+
+  async #end(): Promise<void> {
+    await this.#writer.writing;
+    this.close();
+    this.#hall.onEnd(this, this.#reason());
+  }
+
+  #reason(): Refusal | null {
+    const reader = this.#reader;
+    if (this.#refusal !== null) return this.#refusal;
+    if ((reader.error ?? this.#writer.error) !== undefined) return "reset";
+    return reader.filled > 0 ? refuseRequest(reader.message[0]!) ?? "incomplete" : null;
+  }
+
+  /** To be called once a second. Closes it if nothing has happened for too long. */
+  look(idleTimeout: number): void {
+    const { idle } = this;
+    if (this.#replies !== this.#seen || idle !== this.#wasIdle) {
+      this.#seen = this.#replies;
+      this.#wasIdle = idle;
+      this.#still = 0;
+      return;
+    }
+    this.#still++;
+    if (this.#still < (idle ? idleTimeout : MESSAGE_TIMEOUT)) return;
+    this.#refusal ??= idle ? "idle" : "slow";
+    this.close();
+  }
+
+  #read(): Promise<boolean> {
+    return this.#hall.stopping ? Promise.resolve(false) : this.#reader.read();
+  }
+
+  async #awaitTls(): Promise<boolean> {
+    this.#shaking = true;
+    try {
+      await this.#connection.awaitTls!();
+    } catch {
+      this.#refusal ??= "tls";
+      return false;
+    }
+    this.#shaking = false;
+    return this.#read();
+  }
+}
+
+const isRefused = (firstByte: number): boolean => refuseRequest(firstByte) !== null;
