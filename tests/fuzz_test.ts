@@ -14,65 +14,15 @@ import fc from "fast-check";
 import { compiled, run, ServeProcess, SOURCE } from "../scripts/program.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { type Connection, type Network, type Refusal, serve } from "../src/mod.ts";
-import { decodePacket, encodePacket, encodeRequest } from "../src/ntp/packet.ts";
+import { decodePacket, encodePacket } from "../src/ntp/packet.ts";
 import { judgeReply } from "../src/ntp/validation.ts";
+import { concat, CORPUS, requestOf } from "./attackers.ts";
 import { GOOD_REPLY } from "./good_reply.ts";
 
 const seed = Number(Deno.env.get("FUZZ_SEED") ?? Date.now() % 2 ** 31);
 console.log(`fuzz: seed ${seed}`);
 
 const STREAMS = 200_000;
-
-const bytesOf = (text: string) => new TextEncoder().encode(text);
-const request = (version = 4, nonce = 1n) => {
-  const bytes = new Uint8Array(48);
-  encodeRequest(bytes, nonce);
-  bytes[0] = version << 3 | 3;
-  return bytes;
-};
-
-/** What a port on a public address is sent. */
-const CORPUS: Readonly<Record<string, Uint8Array>> = {
-  request: request(),
-  "requests of all versions": concat([1, 2, 3, 4].map((version) => request(version))),
-  "HTTP GET": bytesOf("GET / HTTP/1.1\r\nHost: time.example\r\nUser-Agent: curl/8\r\n\r\n"),
-  "HTTP CONNECT": bytesOf("CONNECT example.com:443 HTTP/1.1\r\n\r\n"),
-  "HTTP/2": bytesOf("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
-  "TLS 1.2 hello": Uint8Array.of(0x16, 3, 1, 0, 0xa5, 1, 0, 0, 0xa1, 3, 3, ...Array(32).fill(7)),
-  "SSLv2 hello": Uint8Array.of(0x80, 0x2e, 1, 3, 1, 0, 0x15, 0, 0, 0, 0x10),
-  "SSH banner": bytesOf("SSH-2.0-OpenSSH_9.7\r\n"),
-  SMTP: bytesOf("EHLO scanner.example\r\n"),
-  "RDP cookie": bytesOf("\x03\0\0\x2f\x2a\xe0\0\0\0\0\0Cookie: mstshash=hello\r\n"),
-  "DNS over TCP": Uint8Array.of(
-    0,
-    29,
-    1,
-    2,
-    1,
-    0,
-    0,
-    1,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    7,
-    ...bytesOf("version"),
-  ),
-  "NTP mode 6 readvar": Uint8Array.of(0x16, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0),
-  "NTP mode 7 monlist": Uint8Array.of(0x17, 0, 3, 0x2a, ...Array(44).fill(0)),
-  "NTP mode 4": Uint8Array.of(0x24, ...Array(47).fill(1)),
-  "NTP version 5": Uint8Array.of(0x2b, ...Array(47).fill(0)),
-  "request with a MAC": concat([request(), new Uint8Array(20).fill(9)]),
-  zeros: new Uint8Array(96),
-  ones: new Uint8Array(96).fill(255),
-};
-
-function concat(parts: readonly Uint8Array[]): Uint8Array {
-  return Uint8Array.from(parts.flatMap((part) => [...part]));
-}
 
 /** Something to send, and in what pieces. */
 interface Stream {
@@ -111,7 +61,10 @@ const bytes = fc.oneof(
   // Requests, and somewhere in them something else.
   fc.tuple(fc.integer({ min: 1, max: 5 }), fc.array(mutation, { maxLength: 2 }), fc.bigInt(0n, 9n))
     .map(([count, mutations, nonce]) =>
-      mutate(concat(Array.from({ length: count }, (_, i) => request(1 + i % 4, nonce))), mutations)
+      mutate(
+        concat(Array.from({ length: count }, (_, i) => requestOf(1 + i % 4, nonce))),
+        mutations,
+      )
     ),
 );
 
@@ -210,7 +163,7 @@ Deno.test(`fuzz: the server answers what is a request in ${STREAMS} streams, and
     assertEquals(server.counters.refusals, before);
     streams++;
   };
-  const honest = { bytes: request(4, 0x0123456789abcdefn), cuts: [], breaks: false };
+  const honest = { bytes: requestOf(4, 0x0123456789abcdefn), cuts: [], breaks: false };
   const cuts = fc.array(fc.integer({ min: 1, max: 60 }), { maxLength: 4 });
   await fc.assert(
     fc.asyncProperty(bytes, cuts, fc.boolean(), async (bytes, cuts, breaks) => {

@@ -1,0 +1,210 @@
+/**
+ * What a server on a public address must live through, done to the real
+ * program: while it happens and afterwards, others get right answers.
+ *
+ * @module
+ */
+
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { compiled, type Program, run, ServeProcess, SOURCE } from "../scripts/program.ts";
+import { MessageReader } from "../src/net/framing.ts";
+import { type Client, connect, openAndReset, request } from "./attackers.ts";
+
+const LOOPBACK = ["--host", "127.0.0.1", "--port", "0"];
+
+for (const program of [SOURCE, ...compiled() === null ? [] : [compiled()!]]) testProgram(program);
+
+function testProgram(program: Program): void {
+  const test = (name: string, body: () => Promise<void>) =>
+    Deno.test(`${program.name}: ${name}`, body);
+
+  const assertServes = async (address: string, ...args: string[]) => {
+    const { code, stdout, stderr } = await run(program, "sync", "--json", address, ...args);
+    assertEquals([code, stderr], [0, ""]);
+    const { offset, error_bound } = JSON.parse(stdout);
+    assert(Math.abs(offset) <= error_bound, stdout);
+  };
+
+  test("a thousand connect at once, and none is overlooked", async () => {
+    await using server = await ServeProcess.start(program, LOOPBACK);
+    const before = await tcpCounters();
+    const clients = await Promise.all(Array.from({ length: 1000 }, () => connect(server)));
+    await Promise.all(clients.map((client) => client.exchange()));
+    const after = await tcpCounters();
+    for (const [name, count] of before) assertEquals(after.get(name), count, name);
+    for (const client of clients) client.close();
+    await assertServes(server.address);
+  });
+
+  test("five hundred that drip a byte at a time hold nobody up", async () => {
+    await using server = await ServeProcess.start(program, LOOPBACK);
+    const clients = await Promise.all(Array.from({ length: 500 }, () => connect(server)));
+    for (let i = 0; i < 20; i++) {
+      await Promise.all(clients.map((client) => client.write(request.subarray(i, i + 1))));
+      if (i % 5 === 0) await assertServes(server.address);
+    }
+    // Who finishes within ten seconds is answered.
+    await Promise.all(clients.slice(0, 100).map((client) => client.write(request.subarray(20))));
+    await Promise.all(clients.slice(0, 100).map((client) => client.receive()));
+    assertEquals((await server.stop()).code, 0);
+    for (const client of clients) client.close();
+  });
+
+  test("five thousand connections are opened and reset", async () => {
+    await using server = await ServeProcess.start(program, LOOPBACK);
+    for (let round = 0; round < 25; round++) {
+      await Promise.all(Array.from({ length: 200 }, (_, i) => openAndReset(server.port, i % 3)));
+    }
+    await assertServes(server.address);
+    const { code, log } = await server.stop();
+    assertEquals(code, 0);
+    const { event, replies } = log.at(-1) as Record<string, unknown>;
+    assertEquals(event, "stopped");
+    assert(Number(replies) >= 17);
+  });
+
+  test("a client that has said all it will is answered to the end", async () => {
+    await using server = await ServeProcess.start(program, LOOPBACK);
+    const client = await connect(server);
+    for (let i = 0; i < 3; i++) await client.write(request);
+    await client.tcp.closeWrite();
+    for (let i = 0; i < 3; i++) await client.receive();
+    assertEquals(await client.tcp.read(new Uint8Array(1)), null);
+    client.close();
+  });
+
+  test("out of file descriptors, it serves whom it has, and others when it can again", async () => {
+    if (Deno.build.os === "windows") return;
+    const limited: Program = {
+      ...program,
+      executable: "sh",
+      args: ["-c", 'ulimit -n 64; exec "$0" "$@"', program.executable, ...program.args],
+    };
+    await using server = await ServeProcess.start(limited, LOOPBACK);
+    const waiting = new Set(await Promise.all(Array.from({ length: 200 }, () => connect(server))));
+    const served: Client[] = [];
+    for (const client of waiting) client.exchange().then(() => served.push(client), () => {});
+    const event = await server.nextEvent();
+    assertEquals(event, { event: "accept-failed", error: "Too many open files" });
+    let most = 0;
+    while (waiting.size > 0) {
+      await until(() => served.length > 0);
+      most = Math.max(most, served.length);
+      // It still answers them, all descriptors being taken.
+      for (const client of served.splice(0)) {
+        if (waiting.size > 100) await client.exchange();
+        client.close();
+        waiting.delete(client);
+      }
+    }
+    assert(most <= 64, `${most} were served at once`);
+    await assertServes(server.address);
+    assertEquals((await server.stop()).code, 0);
+  });
+
+  test("it ends at once though a hundred clients ask without pause", async () => {
+    await using server = await ServeProcess.start(program, [...LOOPBACK, "--rate", "0"]);
+    const clients = await Promise.all(Array.from({ length: 100 }, () => connect(server)));
+    let replies = 0;
+    const loops = clients.map(async (client) => {
+      try {
+        for (;;) {
+          await client.exchange();
+          replies++;
+        }
+      } catch {
+        client.close();
+      }
+    });
+    await until(() => replies > 2000);
+    const { code, log } = await server.stop();
+    assertEquals(code, 0);
+    const { event, connections } = log.at(-1) as Record<string, unknown>;
+    assertEquals([event, connections], ["stopped", 100]);
+    await Promise.all(loops);
+  });
+
+  test("a server stopped for a while in mid-measurement still gives a bound that holds", async () => {
+    await using server = await ServeProcess.start(program, LOOPBACK);
+    let exchanges = 0;
+    await using proxy = new Proxy(server.port, () => {
+      if (++exchanges !== 6) return;
+      Deno.kill(server.pid, "SIGSTOP");
+      setTimeout(() => Deno.kill(server.pid, "SIGCONT"), 300);
+    });
+    await assertServes(proxy.address);
+    assertEquals(exchanges, 17);
+  });
+
+  test("a server killed in mid-measurement leaves a fix from what it had answered", async () => {
+    await using server = await ServeProcess.start(program, LOOPBACK);
+    let exchanges = 0;
+    await using proxy = new Proxy(server.port, () => {
+      if (++exchanges === 6) Deno.kill(server.pid, "SIGKILL");
+    });
+    const { code, stdout } = await run(program, "sync", "--json", proxy.address);
+    const { offset, error_bound, servers } = JSON.parse(stdout);
+    assertEquals([code, servers[0].status], [0, "truechimer"]);
+    assert(servers[0].samples >= 4 && servers[0].samples <= 5, stdout);
+    assert(Math.abs(offset) <= error_bound, stdout);
+  });
+
+  test("a server killed before its first answer is named", async () => {
+    await using server = await ServeProcess.start(program, LOOPBACK);
+    await using proxy = new Proxy(server.port, () => {
+      Deno.kill(server.pid, "SIGKILL");
+    });
+    const { code, stdout, stderr } = await run(program, "sync", proxy.address);
+    assertEquals([code, stdout], [1, ""]);
+    assertMatch(stderr, /^tsync: \S+ (closed the connection without an answer|broke the conn)/);
+  });
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 1));
+}
+
+/** What Linux counts of connections that had to wait or were dropped. */
+async function tcpCounters(): Promise<Map<string, string>> {
+  if (Deno.build.os !== "linux") return new Map();
+  const text = await Deno.readTextFile("/proc/net/netstat");
+  const [names, values] = text.split("\n").map((line) => line.split(" "));
+  const wanted = ["ListenOverflows", "ListenDrops", "TCPSynRetrans"];
+  return new Map(wanted.map((name) => [name, values![names!.indexOf(name)]!]));
+}
+
+/** Passes messages on one at a time, and says so before it does. */
+class Proxy implements AsyncDisposable {
+  readonly address: string;
+  readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  readonly #done: Promise<void>;
+
+  constructor(port: number, onRequest: () => void) {
+    this.address = `127.0.0.1:${this.#listener.addr.port}`;
+    this.#done = this.#accept(port, onRequest);
+  }
+
+  async #accept(port: number, onRequest: () => void): Promise<void> {
+    for await (const tcp of this.#listener) {
+      using client = tcp;
+      try {
+        using server = await Deno.connect({ hostname: "127.0.0.1", port });
+        const there = new MessageReader(client, new Uint8Array(48), () => 0n);
+        const back = new MessageReader(server, new Uint8Array(48), () => 0n);
+        while (await there.read()) {
+          onRequest();
+          await server.write(there.message);
+          if (!await back.read()) break;
+          await client.write(back.message);
+        }
+      } catch {
+        // The server has gone: the client will see that.
+      }
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#listener.close();
+    await this.#done;
+  }
+}
