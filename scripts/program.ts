@@ -125,6 +125,12 @@ export class ServeProcess implements AsyncDisposable {
     return this.#child.pid;
   }
 
+  /** Sends SIGTERM and waits for the end; the log is somebody else's. @returns The exit status. */
+  async end(): Promise<number> {
+    this.#child.kill("SIGTERM");
+    return (await this.#child.status).code;
+  }
+
   /** Sends a signal and waits for the end. @returns The exit status and the rest of the log. */
   async stop(signal: Deno.Signal = "SIGTERM"): Promise<{ code: number; log: unknown[] }> {
     this.#child.kill(signal);
