@@ -121,6 +121,12 @@ export class ServeProcess implements AsyncDisposable {
     return Number(this.address.split(":").at(-1));
   }
 
+  /** Resident memory in MB, on Linux. */
+  async residentMemory(): Promise<number> {
+    const status = await Deno.readTextFile(`/proc/${this.pid}/status`);
+    return Number(/VmRSS:\s+(\d+)/.exec(status)![1]) / 1024;
+  }
+
   get pid(): number {
     return this.#child.pid;
   }

@@ -136,12 +136,6 @@ async function listen(server: ServeProcess, refusals: Map<string, number>): Prom
   }
 }
 
-/** Resident memory in MB. */
-async function memory({ pid }: ServeProcess): Promise<number> {
-  const status = await Deno.readTextFile(`/proc/${pid}/status`);
-  return Number(/VmRSS:\s+(\d+)/.exec(status)![1]) / 1024;
-}
-
 await using plain = await ServeProcess.start(program, PLAIN);
 await using secure = await ServeProcess.start(program, TLS);
 const refusals = new Map<string, number>();
@@ -175,8 +169,8 @@ for (let minute = 1; minute <= minutes; minute++) {
   for (let second = 0; second < 60; second++) {
     await sleep(1000);
     if (second < 40) continue;
-    seen[0].push(await memory(plain));
-    seen[1].push(await memory(secure));
+    seen[0].push(await plain.residentMemory());
+    seen[1].push(await secure.residentMemory());
   }
   const resident = seen.map(median);
   after.push(resident);

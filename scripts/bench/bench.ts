@@ -4,8 +4,9 @@
  * Exactness: server and client share a clock, so the true offset is 0. Medians
  * over {@linkcode RUNS} runs of separate processes. Speed: a closed loop of
  * requests over many connections, against two other servers of the same
- * messages in turn, medians of {@linkcode ROUNDS} rounds. Of the compiled
- * program too, or instead, if there is one in `dist/`.
+ * messages in turn, medians of {@linkcode ROUNDS} rounds. Then memory, and the
+ * time from a start to the first reply. Of the compiled program too, or
+ * instead, if there is one in `dist/`.
  *
  * @module
  */
@@ -15,6 +16,7 @@ import { compiled, type Program, run, ServeProcess, SOURCE } from "../program.ts
 const RUNS = 20;
 const ROUNDS = 3;
 const SECONDS = 2;
+const HELD = 10_000;
 
 async function main(): Promise<void> {
   console.log(`loopback, ${RUNS} runs of \`tsync sync\`, medians (least to greatest)\n`);
@@ -25,7 +27,14 @@ async function main(): Promise<void> {
   const program = compiled();
   if (program === null) console.log("compiled   (none in dist/: deno task compile makes one)");
   else await bench(program);
-  await benchLoad(program ?? SOURCE);
+  const directory = await Deno.makeTempDir();
+  try {
+    await benchLoad(program ?? SOURCE, directory);
+    await benchMemory(program ?? SOURCE, directory);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+  await benchStart(program ?? SOURCE);
 }
 
 async function bench(program: Program): Promise<void> {
@@ -70,40 +79,96 @@ interface Load {
   readonly slowest: number;
 }
 
-async function benchLoad(program: Program): Promise<void> {
-  const directory = await Deno.makeTempDir();
-  try {
-    const [load, epoll] = [`${directory}/load`, `${directory}/epoll_server`];
-    for (const [target, source] of [[load, "load.c"], [epoll, "epoll_server.c"]]) {
-      const args = ["-O2", "-o", target!, `scripts/bench/${source}`];
-      const { success } = await new Deno.Command("cc", { args }).output();
-      if (!success) throw new Error(`cc could not compile ${source}`);
-    }
-    console.log(
-      `\nclosed loop, ${ROUNDS} rounds of ${SECONDS} s, medians\n\n` +
-        "server         connections  replies/s  most/least  median     slowest 0.1 %",
-    );
-    const args = ["--host", "127.0.0.1", "--port", "0", "--rate", "0"]
-      .concat("--max-clients-per-address", "20000");
-    await using server = await ServeProcess.start(program, args);
-    await using python = await Peer.start("python3", "scripts/bench/threaded_server.py");
-    await using c = await Peer.start(epoll);
-    const ports = {
-      [`tsync ${program.name}`]: server.port,
-      "C, epoll": c.port,
-      "Python": python.port,
-    };
-    for (const connections of [100, 1000]) {
-      const rounds = new Map<string, Load[]>();
-      for (let round = 0; round < ROUNDS; round++) {
-        for (const [name, port] of Object.entries(ports)) {
-          rounds.set(name, [...rounds.get(name) ?? [], await measure(load, port, connections)]);
-        }
+async function compileC(directory: string, name: string): Promise<string> {
+  const target = `${directory}/${name}`;
+  const args = ["-O2", "-o", target, `scripts/bench/${name}.c`];
+  const { success } = await new Deno.Command("cc", { args }).output();
+  if (!success) throw new Error(`cc could not compile ${name}.c`);
+  return target;
+}
+
+/** No limits but those of the machine. */
+const UNLIMITED = ["--host", "127.0.0.1", "--port", "0", "--rate", "0"]
+  .concat("--max-clients", "20000", "--max-clients-per-address", "20000");
+
+async function benchLoad(program: Program, directory: string): Promise<void> {
+  const load = await compileC(directory, "load");
+  console.log(
+    `\nclosed loop, ${ROUNDS} rounds of ${SECONDS} s, medians\n\n` +
+      "server         connections  replies/s  most/least  median     slowest 0.1 %",
+  );
+  await using server = await ServeProcess.start(program, UNLIMITED);
+  await using python = await Peer.start("python3", "scripts/bench/threaded_server.py");
+  await using c = await Peer.start(await compileC(directory, "epoll_server"));
+  const ports = {
+    [`tsync ${program.name}`]: server.port,
+    "C, epoll": c.port,
+    "Python": python.port,
+  };
+  for (const connections of [100, 1000]) {
+    const rounds = new Map<string, Load[]>();
+    for (let round = 0; round < ROUNDS; round++) {
+      for (const [name, port] of Object.entries(ports)) {
+        rounds.set(name, [...rounds.get(name) ?? [], await measure(load, port, connections)]);
       }
-      for (const [name, loads] of rounds) printLoad(name, connections, loads);
     }
-  } finally {
-    await Deno.remove(directory, { recursive: true });
+    for (const [name, loads] of rounds) printLoad(name, connections, loads);
+  }
+}
+
+/** Resident memory with many connections, each of which has synced once. */
+async function benchMemory(program: Program, directory: string): Promise<void> {
+  const hold = await compileC(directory, "hold");
+  await using server = await ServeProcess.start(program, UNLIMITED);
+  const before = await server.residentMemory();
+  const child = new Deno.Command(hold, {
+    args: [server.port, HELD].map(String),
+    stdin: "piped",
+    stdout: "piped",
+  }).spawn();
+  const output = child.stdout.getReader();
+  const { value } = await output.read();
+  const during = await server.residentMemory();
+  await output.cancel();
+  await child.stdin.close();
+  await child.status;
+  if (value === undefined) throw new Error(`${HELD} connections could not be opened`);
+  console.log(
+    `\nresident memory, ${program.name}: ${before.toFixed(0)} MB without a connection, ` +
+      `${during.toFixed(0)} MB with ${HELD} open that have each synced once`,
+  );
+}
+
+async function benchStart(program: Program): Promise<void> {
+  const times: number[] = [];
+  for (let i = 0; i < RUNS; i++) {
+    const free = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const { port } = free.addr;
+    free.close();
+    const start = performance.now();
+    const child = new Deno.Command(program.executable, {
+      args: [...program.args, "serve", "--host", "127.0.0.1", "--port", String(port)],
+      stderr: "null",
+    }).spawn();
+    using connection = await untilAccepted(port);
+    const request = new Uint8Array(48);
+    request[0] = 0x23;
+    await connection.write(request);
+    await connection.read(new Uint8Array(48));
+    times.push(performance.now() - start);
+    child.kill();
+    await child.status;
+  }
+  console.log(`start to first reply, ${program.name}: ${summary(times, "ms")}`);
+}
+
+async function untilAccepted(port: number): Promise<Deno.TcpConn> {
+  for (;;) {
+    try {
+      return await Deno.connect({ hostname: "127.0.0.1", port });
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, 1)); // It does not listen yet.
+    }
   }
 }
 
