@@ -102,6 +102,7 @@ async function measure(server: ServeProcess): Promise<void> {
   const name = `${server.transport}://127.0.0.1:${server.port}`;
   const ca = server.transport === "tls" ? ["--ca", `${folder}/authority.pem`] : [];
   const { code, stdout, stderr } = await run(program, "sync", "--json", name, ...ca);
+  if (over) return; // The server may have gone meanwhile.
   figures.syncs++;
   const { offset, error_bound } = JSON.parse(stdout);
   if (code === 0 && Math.abs(offset) <= error_bound) return;

@@ -39,7 +39,7 @@ export interface ServeOptions extends Limits {
   hosts?: readonly string[] | undefined;
   /** TCP port; 0 picks a free one. Default 10085. */
   port?: number | undefined;
-  /** Answer only over TLS, and show this certificate. */
+  /** Answer only over TLS, and show this certificate. Deno wants `"unstable": ["net"]` for it. */
   tls?: Certificate | undefined;
   /** Stratum to announce, 1 to 15. Default: by the kernel's own state. */
   stratum?: number | undefined;
