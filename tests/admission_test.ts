@@ -28,6 +28,8 @@ describe("Admission.allows()", () => {
     ["IPv6", { deny: ["2001:db8::/32"] }, "2001:db8::7", false],
     ["mapped IPv4 as IPv4", { deny: ["192.0.2.0/24"] }, "::ffff:192.0.2.7", false],
     ["mapped IPv4 not as IPv6", { deny: ["::/0"] }, "::ffff:192.0.2.7", true],
+    ["by a mapped prefix as IPv4", { deny: ["::ffff:192.0.2.0/120"] }, "192.0.2.7", false],
+    ["by a mapped address as IPv4", { allow: ["::ffff:192.0.2.7"] }, "192.0.2.7", true],
     ["nobody under 0.0.0.0/0", { deny: ["0.0.0.0/0"] }, "192.0.2.7", false],
   ];
   for (const [name, limits, address, expected] of rows) {
@@ -35,7 +37,16 @@ describe("Admission.allows()", () => {
   }
 
   for (
-    const prefix of ["", "host", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/8/8", "10.0.0/8"]
+    const prefix of [
+      "",
+      "host",
+      "10.0.0.0/33",
+      "::/129",
+      "10.0.0.0/",
+      "10.0.0.0/8/8",
+      "10.0.0/8",
+      "fe80::1%eth0",
+    ]
   ) {
     it(`refuses the prefix "${prefix}"`, () => {
       assertThrows(() => new Admission({ allow: [prefix] }), SyntaxError, "as a prefix");

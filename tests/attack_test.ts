@@ -28,7 +28,10 @@ function testProgram(program: Program): void {
   test("a thousand connect at once, and none is overlooked", async () => {
     await using server = await ServeProcess.start(program, LOOPBACK);
     const before = await tcpCounters();
+    // Stopped, it accepts nobody: they must find room.
+    Deno.kill(server.pid, "SIGSTOP");
     const clients = await Promise.all(Array.from({ length: 1000 }, () => connect(server)));
+    Deno.kill(server.pid, "SIGCONT");
     await Promise.all(clients.map((client) => client.exchange()));
     const after = await tcpCounters();
     for (const [name, count] of before) assertEquals(after.get(name), count, name);
@@ -61,6 +64,31 @@ function testProgram(program: Program): void {
     const { event, replies } = log.at(-1) as Record<string, unknown>;
     assertEquals(event, "stopped");
     assert(Number(replies) >= 17);
+  });
+
+  test("nobody reads its log, and it goes on and ends", async () => {
+    if (Deno.build.os !== "linux") return console.log("needs Linux's pipes: not tried");
+    const fifo = await Deno.makeTempFile();
+    await Deno.remove(fifo);
+    await new Deno.Command("mkfifo", { args: [fifo] }).output();
+    const free = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const { port } = free.addr;
+    free.close();
+    // The pipe is full before the first line: 64 KiB are what it holds.
+    const script = 'exec 3<>"$0"; head -c 65536 /dev/zero >&3; exec "$@" 2>"$0"';
+    const args = [program.executable, ...program.args, "serve", "--host", "127.0.0.1"];
+    const child = new Deno.Command("sh", {
+      args: ["-c", script, fifo, ...args, "--port", String(port)],
+    }).spawn();
+    try {
+      while ((await run(program, "sync", "--quiet", `127.0.0.1:${port}`)).code !== 0);
+      for (let i = 0; i < 20; i++) await openAndReset(port, 1);
+      await assertServes(`127.0.0.1:${port}`);
+    } finally {
+      child.kill("SIGTERM");
+      assertEquals((await child.status).code, 0);
+      await Deno.remove(fifo);
+    }
   });
 
   test("a client that has said all it will is answered to the end", async () => {

@@ -1,9 +1,11 @@
+import { setImmediate } from "node:timers";
 import { assert, assertEquals } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import { type Connection, serve, type ServerEvent, sync } from "../src/mod.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { decodePacket, encodeRequest, viewOf } from "../src/ntp/packet.ts";
 import { fromTimestamp } from "../src/ntp/timestamp.ts";
+import { systemNetwork } from "../src/net/transport.ts";
 import { World } from "./simulation/world.ts";
 import { Turns } from "../src/serve/fairness.ts";
 import { announcement, respond, stampTransmit } from "../src/serve/respond.ts";
@@ -201,15 +203,91 @@ Deno.test("serve() answers a client over its rate with one RATE kiss and closes"
   await world.run(server.stop());
 });
 
-Deno.test("serve() closes at once whom it denies and who is one too many", async () => {
-  const denying = await simulated({ maxClients: 1 });
-  const first = await denying.connect();
-  const second = await denying.connect();
-  await denying.ended(second);
-  await first.write(request);
-  assertEquals(await denying.world.run(first.read(new Uint8Array(48))), 48);
-  assertEquals(denying.refusals(), [{ event: "refused", reason: "max-clients", count: 1 }]);
-  await denying.world.run(denying.server.stop());
+for (const limit of ["maxClients", "maxClientsPerAddress"] as const) {
+  Deno.test(`serve() closes at once who is one more than ${limit} allows`, async () => {
+    const { world, server, connect, ended, refusals } = await simulated({ [limit]: 1 });
+    const first = await connect();
+    assert(await ended(await connect()) < 0.1);
+    await first.write(request);
+    assertEquals(await world.run(first.read(new Uint8Array(48))), 48);
+    const reason = limit === "maxClients" ? "max-clients" : "max-clients-per-address";
+    assertEquals(refusals(), [{ event: "refused", reason, count: 1 }]);
+    first.close();
+    await world.sleep(0.1);
+    const third = await connect();
+    await third.write(request);
+    assertEquals(await world.run(third.read(new Uint8Array(48))), 48, "there is room again");
+    await world.run(server.stop());
+  });
+}
+
+Deno.test("serve() closes at once whom it denies", async () => {
+  const server = await serve({ hosts: ["127.0.0.1"], port: 0, deny: ["127.0.0.0/8"] });
+  using connection = await Deno.connect(server.addresses[0]!);
+  assertEquals(await connection.read(new Uint8Array(1)), null);
+  assertEquals(server.counters.refusals.denied, 1);
+  await server.stop();
+});
+
+Deno.test("serve() gives a connection that never asks the whole idle timeout", async () => {
+  const { world, server, connect, ended } = await simulated({ idleTimeout: 3 });
+  await world.sleep(0.99); // Just before the server looks around.
+  const since = world.now / 1e9;
+  const lived = await ended(await connect()) - since;
+  assert(lived >= 3 && lived <= 5, `closed after ${lived} s`);
+  await world.run(server.stop());
+});
+
+Deno.test("serve() closes idle connections at once when it is stopped, others after half a second", async () => {
+  const { world, server, connect, ended } = await simulated({});
+  const idle = await connect();
+  const busy = await connect();
+  await busy.write(request.subarray(0, 20));
+  await world.sleep(0.1);
+  const since = world.now / 1e9;
+  const stopped = server.stop();
+  assert(await ended(idle) - since < 0.1);
+  const grace = await ended(busy) - since;
+  assert(grace >= 0.5 && grace < 0.6, `closed after ${grace} s`);
+  await world.run(stopped);
+});
+
+Deno.test("serve() reads no more of a client that does not read its replies, and closes it", async () => {
+  let tick = () => {};
+  let reads = 0;
+  let closed = false;
+  const deaf: Connection = {
+    remote: { hostname: "192.0.2.1", port: 5 },
+    read(into) {
+      reads++;
+      into.set(request);
+      return Promise.resolve(request.length);
+    },
+    write: () => new Promise(() => {}),
+    close: () => closed = true,
+  };
+  const accepted = [deaf];
+  await serve({
+    hosts: ["127.0.0.1"],
+    network: {
+      ...systemNetwork,
+      listen: (address) => ({
+        transport: "tcp",
+        address,
+        accept: () =>
+          accepted.length > 0 ? Promise.resolve(accepted.pop()!) : new Promise(() => {}),
+        close: () => {},
+      }),
+    },
+    timers: { after: (_, callback) => (tick = callback, () => {}) },
+  });
+  while (reads < 2) await Promise.resolve();
+  for (let second = 0; second <= 10; second++) {
+    assertEquals(closed, false);
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    tick();
+  }
+  assertEquals([closed, reads], [true, 2]);
 });
 
 Deno.test("serve() goes on accepting when it could not for a while, and says so once a second", async () => {
@@ -296,6 +374,27 @@ Deno.test("serve() says anew each second what the kernel says", async () => {
   await world.sleep(1.5);
   assertEquals(await stratum(), 10);
   await world.run(server.stop());
+});
+
+Deno.test("Turns lets 32 go on in each turn that follows", async () => {
+  const turns = new Turns();
+  let gone = 0;
+  for (let i = 0; i < 132; i++) turns.take()?.then(() => gone++);
+  for (const expected of [32, 64, 96, 100]) {
+    await new Promise<void>((resolve) => setImmediate(resolve));
+    assertEquals(gone, expected);
+  }
+});
+
+Deno.test("Turns keeps nothing of those that had theirs, though others always wait", async () => {
+  const turns = new Turns();
+  let gone = 0;
+  const before = Deno.memoryUsage().heapUsed;
+  await Promise.all(Array.from({ length: 200 }, async () => {
+    while (gone++ < 300_000) await turns.take();
+  }));
+  const grown = Deno.memoryUsage().heapUsed - before;
+  assert(grown < 20e6, `${grown} bytes more`);
 });
 
 Deno.test("Turns lets 32 go on at once, and the others in turn, none forgotten", async () => {

@@ -144,7 +144,7 @@ const logs = [plain, secure].map((server) => listen(server, refusals));
 const repeat = (count: number, what: () => Promise<void>, pause: number) =>
   Array.from({ length: count }, () => again(what, pause));
 const load = [
-  ...repeat(30, async () => honest(await connect(plain)), 20),
+  ...repeat(200, async () => honest(await connect(plain)), 20),
   ...repeat(5, () => secureExchanges(secure), 20),
   ...repeat(250, () => drip(plain), 1000),
   ...repeat(250, () => drip(secure), 1000),

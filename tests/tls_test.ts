@@ -7,6 +7,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { compiled, run, ServeProcess, SOURCE } from "../scripts/program.ts";
 import { serve, sync } from "../src/mod.ts";
+import { FakeServer } from "./fake_server.ts";
 import { MessageReader } from "../src/net/framing.ts";
 
 const folder = "tests/fixtures/tls";
@@ -75,8 +76,17 @@ for (const program of [SOURCE, ...compiled() === null ? [] : [compiled()!]]) {
   test("TLS to a plain port and plain to one of TLS are told apart", async () => {
     await using plain = await ServeProcess.start(program);
     const over = await tlsSync(plain);
-    assertMatch(over.stderr, /^tsync: tls:\S+ does not speak TLS; ask it as tcp:\/\/\n$/);
+    assertMatch(
+      over.stderr,
+      /^tsync: tls:\S+ (closed|broke) the connection in the TLS handshake.*; does it speak TLS\?\n$/,
+    );
     assertEquals(await plain.nextEvent(), { event: "refused", reason: "mode", count: 1 });
+    await using text = new FakeServer(async (connection) => {
+      await connection.write(new TextEncoder().encode("220 mail.example ESMTP\r\n"));
+      await connection.read(new Uint8Array(1000));
+    });
+    const { stderr } = await tsync(`tls://${text.address}`, "--ca", `${folder}/authority.pem`);
+    assertMatch(stderr, /^tsync: tls:\S+ does not speak TLS; ask it as tcp:\/\/\n$/);
     await using secure = await ServeProcess.start(program, serving("server.pem"));
     const under = await tsync(secure.address);
     assertMatch(under.stderr, /; it speaks TLS: ask it as tls:\/\/\n$/);
@@ -201,6 +211,31 @@ Deno.test(
       fix.servers[0]!.error!,
       /the authority's certificate cannot be read \(BadEncoding\)$/,
     );
+    await server.stop();
+  },
+);
+
+Deno.test(
+  "connections that are refused in mid-handshake end, and no other does",
+  inProcess,
+  async () => {
+    const tls = { cert: text("server.pem"), key: text("server.key") };
+    const server = await serve({ hosts: ["127.0.0.1"], port: 0, tls, maxClients: 1 });
+    const { port } = server.addresses[0]!;
+    const caCerts = [text("authority.pem")];
+    using first = await Deno.connectTls({ hostname: "127.0.0.1", port, caCerts });
+    const reader = new MessageReader(first, new Uint8Array(48), () => 0n);
+    const exchange = async () => {
+      await first.write(new Uint8Array(48).fill(0x23));
+      assertEquals(await reader.read(), true);
+    };
+    await exchange();
+    for (let i = 0; i < 100; i++) {
+      using refused = await Deno.connect({ hostname: "127.0.0.1", port });
+      assertEquals(await refused.read(new Uint8Array(1)).catch(() => null), null);
+    }
+    await exchange();
+    assertEquals(server.counters.refusals["max-clients"], 100);
     await server.stop();
   },
 );

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { errorText } from "../net/transport.ts";
+
 /** Gives up the permission to read files that a compiled program has, unless some are needed. */
 export function mayReadFiles(needed: boolean): void {
   if (!needed) Deno.permissions.revokeSync({ name: "read" });
@@ -27,5 +29,5 @@ function reason(error: unknown): string {
   if (error instanceof Deno.errors.NotFound) return "there is no such file";
   if (error instanceof Deno.errors.PermissionDenied) return "permission denied";
   if (error instanceof Deno.errors.IsADirectory) return "it is a folder";
-  return error instanceof Error ? error.message : String(error);
+  return errorText(error).replace(/ \(os error \d+\).*$/, "");
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Certificate, type Refusal, serve, type ServerEvent } from "../mod.ts";
+import { type Certificate, type Refusal, serve, type Server, type ServerEvent } from "../mod.ts";
 import { EXIT, type ServeArguments } from "./args.ts";
 import { mayReadFiles, readFile } from "./files.ts";
 
@@ -13,37 +13,96 @@ export async function runServe({ log, options, tls }: ServeArguments): Promise<n
   mayReadFiles(tls !== undefined);
   const certificate = (): Certificate | undefined =>
     tls && { cert: readFile("--tls-cert", tls.cert), key: readFile("--tls-key", tls.key) };
-  const tell = (event: Parameters<typeof logLine>[0]) =>
-    console.error(log === "json" ? JSON.stringify(event) : logLine(event));
+  const lines = new Log(log === "json" ? JSON.stringify : logLine);
+  const tell = (event: LogEvent) => lines.write(event);
   const { promise: signalled, resolve } = Promise.withResolvers<void>();
   const signals = ["SIGINT", "SIGTERM"] as const;
   for (const signal of signals) Deno.addSignalListener(signal, resolve);
+  let server: Server | undefined;
+  const renew = () => {
+    try {
+      server?.renew(certificate()!);
+    } catch (error) {
+      tell({ event: "renewal-failed", error: (error as Error).message });
+    }
+  };
+  if (tls !== undefined) Deno.addSignalListener("SIGHUP", renew);
   try {
     const starting = serve({ ...options, tls: certificate(), onEvent: tell });
-    const server = await Promise.race([starting, signalled]);
+    server = await Promise.race([starting, signalled]) ?? undefined;
     if (server === undefined) return EXIT.ok; // A name was still being looked up.
-    const renew = () => {
-      try {
-        server.renew(certificate()!);
-      } catch (error) {
-        tell({ event: "renewal-failed", error: (error as Error).message });
-      }
-    };
-    if (tls !== undefined) Deno.addSignalListener("SIGHUP", renew);
     await signalled;
-    if (tls !== undefined) Deno.removeSignalListener("SIGHUP", renew);
     await server.stop();
     return EXIT.ok;
   } finally {
     for (const signal of signals) Deno.removeSignalListener(signal, resolve);
+    if (tls !== undefined) Deno.removeSignalListener("SIGHUP", renew);
+    await lines.end();
+  }
+}
+
+/** Lines that may wait for somebody to read stderr. */
+const WAITING = 1000;
+
+/** Milliseconds that the last lines have. */
+const PATIENCE = 200;
+
+/** Lines on stderr. Whoever does not read them does not hold up the server. */
+class Log {
+  readonly #format: (event: LogEvent) => string;
+  #waiting: LogEvent[] = [];
+  #lost = 0;
+  #writing: Promise<void> | null = null;
+
+  constructor(format: (event: LogEvent) => string) {
+    this.#format = format;
+  }
+
+  write(event: LogEvent): void {
+    if (this.#waiting.length >= WAITING) this.#lost++;
+    else this.#waiting.push(event);
+    this.#writing ??= this.#drain();
+  }
+
+  /** Waits until all is written, but not for long. */
+  async end(): Promise<void> {
+    let timer;
+    const patience = new Promise((resolve) => timer = setTimeout(resolve, PATIENCE));
+    await Promise.race([this.#writing, patience]);
+    clearTimeout(timer);
+  }
+
+  async #drain(): Promise<void> {
+    while (this.#waiting.length > 0) {
+      const events = this.#waiting;
+      this.#waiting = this.#lost > 0 ? [{ event: "lines-lost", count: this.#lost }] : [];
+      this.#lost = 0;
+      const text = events.map((event) => `${this.#format(event)}\n`).join("");
+      try {
+        await this.#writeAll(new TextEncoder().encode(text));
+      } catch {
+        // There is no place left to say so.
+      }
+    }
+    this.#writing = null;
+  }
+
+  async #writeAll(bytes: Uint8Array): Promise<void> {
+    for (let sent = 0; sent < bytes.length;) {
+      sent += await Deno.stderr.write(bytes.subarray(sent));
+    }
   }
 }
 
 /** The command's own events, beside the server's. */
-type CommandEvent = { readonly event: "renewal-failed"; readonly error: string };
+type CommandEvent =
+  | { readonly event: "renewal-failed"; readonly error: string }
+  | { readonly event: "lines-lost"; readonly count: number };
+
+type LogEvent = ServerEvent | CommandEvent;
 
 /** An event as a line for people. */
-export function logLine(event: ServerEvent | CommandEvent): string {
+export function logLine(event: LogEvent): string {
   switch (event.event) {
     case "listening":
       return `listening on ${event.transport} ${event.address}`;
@@ -56,6 +115,8 @@ export function logLine(event: ServerEvent | CommandEvent): string {
       return "shows the certificate that was read again to new connections";
     case "renewal-failed":
       return `${event.error}; goes on with the old certificate`;
+    case "lines-lost":
+      return `${event.count} lines were lost here: nobody read them`;
     case "stopped":
       return `stopped after ${event.replies} replies on ${event.connections} connections`;
   }

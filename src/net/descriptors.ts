@@ -42,35 +42,57 @@ let library: Deno.DynamicLibrary<typeof SYMBOLS> | null | undefined;
 
 /** Makes all connections that a listener will accept send at once: they inherit it. */
 export function setNoDelay(listening: SocketAddress): void {
-  const wanted = key(listening);
   const on = new Int32Array([1]);
-  for (const fd of descriptors("getsockname", new Set([wanted]))) {
+  for (const { fd, name } of sockets("getsockname", new Set([listening.port]))) {
+    if (name !== key(listening)) continue;
     library!.symbols.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, on, on.byteLength);
   }
 }
 
-/** Ends the connections with these addresses at once, whatever Deno still does with them. */
-export function hangUp(peers: readonly SocketAddress[]): void {
-  for (const fd of descriptors("getpeername", new Set(peers.map(key)))) {
-    library!.symbols.shutdown(fd, SHUT_RDWR);
+/** Both ends of a connection. */
+export interface Ends {
+  readonly local: SocketAddress;
+  readonly remote: SocketAddress;
+}
+
+/** Ends connections that are still open at once, whatever Deno waits for. */
+export function hangUp(connections: readonly Ends[]): void {
+  const wanted = new Set(connections.map(({ remote, local }) => `${key(remote)} ${key(local)}`));
+  const ports = new Set(connections.map(({ remote }) => remote.port));
+  for (const { fd, name } of sockets("getpeername", ports)) {
+    const local = nameOf("getsockname", fd);
+    if (wanted.has(`${name} ${local}`)) library!.symbols.shutdown(fd, SHUT_RDWR);
   }
 }
 
-function* descriptors(
+const bytes = new Uint8Array(SOCKADDR.v6.size);
+const view = new DataView(bytes.buffer);
+const size = new Uint32Array(1);
+
+/** Descriptors that have a name with one of these ports. */
+function* sockets(
   by: "getpeername" | "getsockname",
-  wanted: ReadonlySet<string>,
-): Generator<number> {
+  ports: ReadonlySet<number>,
+): Generator<{ readonly fd: number; readonly name: string }> {
   library ??= openLibc(SYMBOLS);
   if (library === null) return;
-  const { [by]: nameOf } = library.symbols;
-  const bytes = new Uint8Array(SOCKADDR.v6.size);
-  const size = new Uint32Array(1);
   for (let fd = 0, last = 0; fd - last < GAP; fd++) {
-    size[0] = bytes.length;
-    if (nameOf(fd, bytes, size) !== 0) continue;
+    if (!ask(by, fd)) continue;
     last = fd;
-    if (wanted.has(keyOf(bytes, size[0]!))) yield fd;
+    // Only a few are looked at closely: there may be ten thousand.
+    if (ports.has(view.getUint16(SOCKADDR.port))) yield { fd, name: keyOf() };
   }
+}
+
+function nameOf(by: "getpeername" | "getsockname", fd: number): string | null {
+  return ask(by, fd) ? keyOf() : null;
+}
+
+/** Writes a socket's name to `bytes`. @returns Does it have one, of the internet? */
+function ask(by: "getpeername" | "getsockname", fd: number): boolean {
+  size[0] = bytes.length;
+  if (library!.symbols[by](fd, bytes, size) !== 0) return false;
+  return size[0] === SOCKADDR.v4.size || size[0] === SOCKADDR.v6.size;
 }
 
 function key({ hostname, port }: SocketAddress): string {
@@ -78,11 +100,10 @@ function key({ hostname, port }: SocketAddress): string {
   return `${port} ${new URL(`http://${host}`).hostname}`;
 }
 
-function keyOf(bytes: Uint8Array, size: number): string {
-  const view = new DataView(bytes.buffer);
+function keyOf(): string {
   const port = view.getUint16(SOCKADDR.port);
   const { v4, v6 } = SOCKADDR;
-  if (size === v4.size) {
+  if (size[0] === v4.size) {
     return `${port} ${bytes.subarray(v4.address, v4.address + 4).join(".")}`;
   }
   const groups = Array.from(

@@ -46,7 +46,7 @@ export class TlsError extends Error {
  * @returns What to throw instead; `error` itself if the connection broke.
  */
 export function handshakeError(error: unknown): unknown {
-  if (error instanceof Deno.errors.UnexpectedEof || isNoTls(error)) {
+  if (isNoTls(error)) {
     return new TlsError("does not speak TLS; ask it as tcp://", { cause: error });
   }
   if (!(error instanceof Deno.errors.InvalidData)) return error;
@@ -56,6 +56,12 @@ export function handshakeError(error: unknown): unknown {
 /** A server cannot show this certificate. The message is a sentence. */
 export class CertificateError extends Error {
   override readonly name = "CertificateError";
+}
+
+/** @throws {CertificateError} if the key is one that nobody can use without a passphrase. */
+export function refuseEncrypted({ key }: Certificate): void {
+  if (!/ENCRYPTED/.test(key)) return;
+  throw new CertificateError("cannot use the certificate: its key is encrypted; decrypt it first");
 }
 
 /** Names what is wrong with a certificate that a server is to show; other errors are left alone. */
@@ -76,12 +82,13 @@ export function certificateError(error: unknown): unknown {
     : new CertificateError(`cannot use the certificate: ${what}`, { cause: error });
 }
 
-/** Says that `ca` cannot be read. */
-export function authorityError(error: unknown): unknown {
-  const why = error instanceof Error ? error.message.replace(/^.*?: /, "") : error;
-  return new TlsError(`cannot be asked: the authority's certificate cannot be read (${why})`, {
-    cause: error,
-  });
+/** Names what is wrong with a client's {@linkcode TlsOptions}. */
+export function authorityError(error: unknown, hostname: string): unknown {
+  const message = error instanceof Error ? error.message : String(error);
+  const what = /BadEncoding|certificate|pem/i.test(message)
+    ? `the authority's certificate cannot be read (${message.replace(/^.*?: /, "")})`
+    : `${hostname} is not a name that a certificate can be for`;
+  return new TlsError(`cannot be asked: ${what}`, { cause: error });
 }
 
 /** Is what came not TLS at all? */

@@ -16,6 +16,7 @@ import {
   type Certificate,
   certificateError,
   handshakeError,
+  refuseEncrypted,
   type TlsOptions,
 } from "./tls.ts";
 
@@ -134,7 +135,9 @@ class TlsListener extends SystemListener<Deno.TlsListener> {
     return new TlsListener("tls", TlsListener.#open(address, certificate));
   }
 
-  static #open(address: SocketAddress, { cert, key }: Certificate): Deno.TlsListener {
+  static #open(address: SocketAddress, certificate: Certificate): Deno.TlsListener {
+    refuseEncrypted(certificate);
+    const { cert, key } = certificate;
     try {
       const listener = Deno.listenTls({ ...address, ...BACKLOG, cert, key, reusePort: true });
       setNoDelay(listener.addr);
@@ -152,25 +155,25 @@ class TlsListener extends SystemListener<Deno.TlsListener> {
   }
 }
 
-/** Seconds in which a connection that was closed may say what it still has to. */
-const FAREWELL = 1;
+/** Milliseconds in which connections that Deno would not end are collected: looking for them takes some. */
+const HANG_UP_PAUSE = 10;
 
-/** Sees to it that connections that were closed do end. */
-class Farewells {
-  #peers: SocketAddress[] = [];
+/** Connections that are to end although Deno is waiting for something. */
+class HangUps {
+  #connections: SystemConnection[] = [];
 
-  add(peer: SocketAddress): void {
-    this.#peers.push(peer);
-    if (this.#peers.length > 1) return;
-    const timer = setTimeout(() => {
-      hangUp(this.#peers);
-      this.#peers = [];
-    }, FAREWELL * 1000);
-    Deno.unrefTimer(timer);
+  add(connection: SystemConnection): void {
+    if (this.#connections.push(connection) > 1) return;
+    setTimeout(() => {
+      // As long as they are open, nobody else has their addresses.
+      hangUp(this.#connections);
+      for (const each of this.#connections) each.release();
+      this.#connections = [];
+    }, HANG_UP_PAUSE);
   }
 }
 
-const farewells = new Farewells();
+const hangUps = new HangUps();
 
 /** Few say goodbye in TLS before they close. Messages of a known length cannot be cut short unseen. */
 function asEnd(error: unknown): null {
@@ -182,11 +185,15 @@ class SystemConnection implements Connection {
   readonly remote: SocketAddress;
   readonly #busyPoll: BusyPoll;
   #stream: Deno.TcpConn | Deno.TlsConn;
+  /** Is it one with TLS that has not been agreed on yet? */
+  #handshaking: boolean;
+  #closed = false;
 
   constructor(stream: Deno.TcpConn | Deno.TlsConn, busyPoll: BusyPoll) {
     const { hostname, port } = stream.remoteAddr as Deno.NetAddr;
     this.remote = { hostname, port };
     this.#stream = stream;
+    this.#handshaking = "handshake" in stream;
     this.#busyPoll = busyPoll;
     try {
       // Deno has no such option for a server's connection with TLS.
@@ -201,8 +208,9 @@ class SystemConnection implements Connection {
     try {
       this.#stream = await Deno.startTls(this.#stream as Deno.TcpConn, { hostname, caCerts });
     } catch (error) {
-      throw authorityError(error);
+      throw authorityError(error, hostname);
     }
+    this.#handshaking = true;
     await this.awaitTls();
   }
 
@@ -210,6 +218,7 @@ class SystemConnection implements Connection {
     if (!("handshake" in this.#stream)) return;
     try {
       await this.#stream.handshake();
+      this.#handshaking = false;
     } catch (error) {
       throw handshakeError(error);
     }
@@ -226,14 +235,27 @@ class SystemConnection implements Connection {
     return writing;
   }
 
+  /** Where it ends here. */
+  get local(): SocketAddress {
+    const { hostname, port } = this.#stream.localAddr as Deno.NetAddr;
+    return { hostname, port };
+  }
+
   close(stuck = false): void {
+    if (this.#closed) return;
+    this.#closed = true;
     this.#busyPoll.stop();
+    if (stuck || this.#handshaking) hangUps.add(this);
+    else this.release();
+  }
+
+  /** Gives back what Deno has of it. */
+  release(): void {
     try {
       this.#stream.close();
     } catch {
-      return; // It was closed already.
+      // It was closed already.
     }
-    if (stuck || "handshake" in this.#stream) farewells.add(this.remote);
   }
 }
 

@@ -164,10 +164,13 @@ function unmapped(address: string): string {
  * @throws {SyntaxError} if it is none.
  */
 export function parsePrefix(text: string): Prefix {
-  const [, network = "", length] = /^(.*?)(?:\/(\d{1,3}))?$/.exec(text)!;
-  const version = isIP(network);
+  const [, written = "", length] = /^(.*?)(?:\/(\d{1,3}))?$/.exec(text)!;
+  // Clients with mapped addresses are taken for what they are, and so are prefixes of such.
+  const mapped = unmapped(written) !== written && (length === undefined || Number(length) >= 96);
+  const network = mapped ? unmapped(written) : written;
+  const version = written.includes("%") ? 0 : isIP(network);
   const most = version === 4 ? 32 : 128;
-  const bits = length === undefined ? most : Number(length);
+  const bits = length === undefined ? most : Number(length) - (mapped ? 96 : 0);
   if (version === 0 || bits > most) {
     throw new SyntaxError(
       `cannot use "${text}" as a prefix: expected an address and a length, such as 192.0.2.0/24 or 2001:db8::/32`,

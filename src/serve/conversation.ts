@@ -23,7 +23,7 @@ export type Refusal =
   | "reset";
 
 /** What all conversations of a server share. */
-export interface Hall {
+export interface Context {
   readonly admission: Admission;
   readonly turns: Turns;
   readonly realtime: () => bigint;
@@ -50,33 +50,33 @@ const MESSAGE_TIMEOUT = 10;
 export class Conversation {
   readonly client: Client;
   readonly #connection: Connection;
-  readonly #hall: Hall;
+  readonly #context: Context;
   readonly #reader: MessageReader;
   readonly #writer: MessageWriter;
   readonly #reply: Uint8Array;
   #refusal: Refusal | null = null;
   /** Is TLS being agreed on? */
-  #shaking = false;
+  #handshaking = false;
   #replies = 0;
-  /** What the last look found, and for how many seconds it has been so. */
-  #seen = 0;
+  /** What the last look found (at first none: -1), and for how many seconds it has been so. */
+  #seen = -1;
   #wasIdle = true;
-  #still = 0;
+  #unchanged = 0;
 
-  constructor(connection: Connection, client: Client, hall: Hall) {
+  constructor(connection: Connection, client: Client, context: Context) {
     this.#connection = connection;
     this.client = client;
-    this.#hall = hall;
+    this.#context = context;
     const bytes = new Uint8Array(2 * PACKET_SIZE);
     const request = bytes.subarray(0, PACKET_SIZE);
     this.#reply = bytes.subarray(PACKET_SIZE);
-    this.#reader = new MessageReader(connection, request, hall.realtime, isRefused);
+    this.#reader = new MessageReader(connection, request, context.realtime, isRefused);
     this.#writer = new MessageWriter(connection, this.#reply);
   }
 
   /** Is it between two requests? */
   get idle(): boolean {
-    return this.#reader.filled === 0 && this.#writer.writing === null && !this.#shaking;
+    return this.#reader.filled === 0 && this.#writer.writing === null && !this.#handshaking;
   }
 
   /** Ends it. */
@@ -86,12 +86,12 @@ export class Conversation {
 
   /** @param secure Does TLS come first? */
   start(secure: boolean): void {
-    (secure ? this.#awaitTls() : this.#read()).then(this.#take);
+    (secure ? this.#awaitTls() : this.#read()).then(this.#onRequest);
   }
 
   /** A request has come, or there will be none. */
-  readonly #take = (whole: boolean): void => {
-    const { admission, turns, announced, realtime, counters } = this.#hall;
+  readonly #onRequest = (whole: boolean): void => {
+    const { admission, turns, announced, realtime, counters } = this.#context;
     const reader = this.#reader;
     const writer = this.#writer;
     if (!whole || writer.error !== undefined) {
@@ -100,7 +100,7 @@ export class Conversation {
     }
     if (writer.writing !== null) {
       // The client sends and does not read.
-      writer.writing.then(() => this.#take(true));
+      writer.writing.then(() => this.#onRequest(true));
       return;
     }
     respond(reader.message, this.#reply, announced, reader.arrived);
@@ -117,13 +117,13 @@ export class Conversation {
     writer.write();
     this.#replies++;
     counters.replies++;
-    reading.then(this.#take);
+    reading.then(this.#onRequest);
   };
 
   async #end(): Promise<void> {
     await this.#writer.writing;
     this.close();
-    this.#hall.onEnd(this, this.#reason());
+    this.#context.onEnd(this, this.#reason());
   }
 
   #reason(): Refusal | null {
@@ -134,33 +134,33 @@ export class Conversation {
   }
 
   /** To be called once a second. Closes it if nothing has happened for too long. */
-  look(idleTimeout: number): void {
+  checkTimeouts(idleTimeout: number): void {
     const { idle } = this;
     if (this.#replies !== this.#seen || idle !== this.#wasIdle) {
       this.#seen = this.#replies;
       this.#wasIdle = idle;
-      this.#still = 0;
+      this.#unchanged = 0;
       return;
     }
-    this.#still++;
-    if (this.#still < (idle ? idleTimeout : MESSAGE_TIMEOUT)) return;
+    this.#unchanged++;
+    if (this.#unchanged < (idle ? idleTimeout : MESSAGE_TIMEOUT)) return;
     this.#refusal ??= idle ? "idle" : "slow";
     this.close();
   }
 
   #read(): Promise<boolean> {
-    return this.#hall.stopping ? Promise.resolve(false) : this.#reader.read();
+    return this.#context.stopping ? Promise.resolve(false) : this.#reader.read();
   }
 
   async #awaitTls(): Promise<boolean> {
-    this.#shaking = true;
+    this.#handshaking = true;
     try {
       await this.#connection.awaitTls!();
     } catch {
       this.#refusal ??= "tls";
       return false;
     }
-    this.#shaking = false;
+    this.#handshaking = false;
     return this.#read();
   }
 }

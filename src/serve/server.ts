@@ -17,7 +17,7 @@ import {
 } from "../net/transport.ts";
 import { type Certificate, CertificateError } from "../net/tls.ts";
 import { Admission, type Client, type Limits } from "./admission.ts";
-import { Conversation, type Hall, type Refusal } from "./conversation.ts";
+import { type Context, Conversation, type Refusal } from "./conversation.ts";
 import { Turns } from "./fairness.ts";
 import { announcement } from "./respond.ts";
 
@@ -227,7 +227,7 @@ class TcpServer implements Server {
   readonly #listeners: readonly Listener[];
   readonly #clock: Clock;
   readonly #timers: Timers;
-  readonly #hall: Hall;
+  readonly #context: Context;
   readonly #stratum: number | undefined;
   readonly #idleTimeout: number;
   readonly #onEvent: (event: ServerEvent) => void;
@@ -252,7 +252,7 @@ class TcpServer implements Server {
     this.addresses = listeners.map(({ address }) => address);
     this.#clock = clock;
     this.#timers = options.timers ?? systemTimers;
-    this.#hall = {
+    this.#context = {
       admission,
       turns: new Turns(),
       realtime: () => clock.realtime(),
@@ -292,7 +292,7 @@ class TcpServer implements Server {
   }
 
   async #stop(): Promise<void> {
-    this.#hall.stopping = true;
+    this.#context.stopping = true;
     this.#stopping.resolve();
     this.#cancelTick();
     for (const listener of this.#listeners) listener.close();
@@ -330,21 +330,21 @@ class TcpServer implements Server {
     const now = this.#clock.realtime();
     const { precision } = this.#clock;
     const discipline = this.#clock.discipline();
-    this.#hall.announced = announcement(discipline, precision, now, this.#stratum);
-    this.#hall.admission.forget(now);
-    for (const conversation of this.#conversations) conversation.look(this.#idleTimeout);
+    this.#context.announced = announcement(discipline, precision, now, this.#stratum);
+    this.#context.admission.forget(now);
+    for (const conversation of this.#conversations) conversation.checkTimeouts(this.#idleTimeout);
     this.#told.clear();
     for (const reason of this.#untold.keys()) this.#tell(reason);
     this.#cancelTick = this.#timers.after(TICK, () => this.#tick());
   }
 
   async #accept(listener: Listener): Promise<void> {
-    while (!this.#hall.stopping) {
+    while (!this.#context.stopping) {
       try {
         const connection = await listener.accept();
         if (connection === null) return;
-        if (this.#hall.stopping) return connection.close();
-        const { admission, realtime } = this.#hall;
+        if (this.#context.stopping) return connection.close();
+        const { admission, realtime } = this.#context;
         const client = admission.connect(connection.remote.hostname, realtime());
         if (typeof client === "string") {
           connection.close();
@@ -369,7 +369,7 @@ class TcpServer implements Server {
   }
 
   #converse(connection: Connection, client: Client, secure: boolean): void {
-    const conversation = new Conversation(connection, client, this.#hall);
+    const conversation = new Conversation(connection, client, this.#context);
     this.#conversations.add(conversation);
     this.#running++;
     this.counters.connections++;
@@ -378,8 +378,8 @@ class TcpServer implements Server {
 
   readonly #onEnd = (conversation: Conversation, refusal: Refusal | null): void => {
     this.#conversations.delete(conversation);
-    this.#hall.admission.disconnect(conversation.client);
-    if (refusal !== null && !this.#hall.stopping) this.#refuse(refusal);
+    this.#context.admission.disconnect(conversation.client);
+    if (refusal !== null && !this.#context.stopping) this.#refuse(refusal);
     this.#end();
   };
 

@@ -263,9 +263,10 @@ class Association {
       connection.close();
       this.#deadline.signal.throwIfAborted();
       if (error instanceof TlsError) throw error;
-      throw new ChannelError(`broke the connection in the TLS handshake (${errorText(error)})`, {
-        cause: error,
-      });
+      const how = error instanceof Deno.errors.UnexpectedEof
+        ? "closed the connection in the TLS handshake"
+        : `broke the connection in the TLS handshake (${errorText(error)})`;
+      throw new ChannelError(`${how}; does it speak TLS?`, { cause: error });
     }
   }
 
