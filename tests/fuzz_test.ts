@@ -14,6 +14,7 @@ import fc from "fast-check";
 import { compiled, run, ServeProcess, SOURCE } from "../scripts/program.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { type Connection, type Network, type Refusal, serve } from "../src/mod.ts";
+import { systemNetwork } from "../src/net/transport.ts";
 import { decodePacket, encodePacket } from "../src/ntp/packet.ts";
 import { judgeReply } from "../src/ntp/validation.ts";
 import { concat, CORPUS, requestOf } from "./attackers.ts";
@@ -121,6 +122,7 @@ class ArrayNetwork {
   #waiting: ((connection: ArrayConnection | null) => void) | null = null;
 
   readonly network: Network = {
+    ...systemNetwork,
     resolve: () => Promise.resolve(["192.0.2.2"]),
     connect: () => Promise.reject(new Error("nobody connects from here")),
     listen: (address) => ({

@@ -8,6 +8,7 @@ import {
 import type { Clock } from "../src/clock/clock.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { type Network, serve, sync } from "../src/mod.ts";
+import { systemNetwork } from "../src/net/transport.ts";
 import { answering, type Behaviour, FakeServer, units } from "./fake_server.ts";
 
 const system = systemClock();
@@ -169,6 +170,7 @@ Deno.test("sync() keeps the reason that it found before the deadline", async () 
 Deno.test("sync() asks only addresses of the family wanted", async () => {
   const asked: unknown[] = [];
   const network: Network = {
+    ...systemNetwork,
     resolve: (_, family) => {
       asked.push(family);
       return Promise.resolve([]);

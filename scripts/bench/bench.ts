@@ -31,10 +31,12 @@ async function main(): Promise<void> {
   try {
     await benchLoad(program ?? SOURCE, directory);
     await benchMemory(program ?? SOURCE, directory);
+    await benchUdp(program ?? SOURCE, directory);
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
   await benchStart(program ?? SOURCE);
+  await benchNtp(program ?? SOURCE);
 }
 
 async function bench(program: Program): Promise<void> {
@@ -142,9 +144,7 @@ async function benchMemory(program: Program, directory: string): Promise<void> {
 async function benchStart(program: Program): Promise<void> {
   const times: number[] = [];
   for (let i = 0; i < RUNS; i++) {
-    const free = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-    const { port } = free.addr;
-    free.close();
+    const port = freePort();
     const start = performance.now();
     const child = new Deno.Command(program.executable, {
       args: [...program.args, "serve", "--host", "127.0.0.1", "--port", String(port)],
@@ -190,6 +190,125 @@ function printLoad(name: string, connections: number, loads: readonly Load[]): v
       `  ${(median((each) => each.median) / 1000).toFixed(2)} ms`.padEnd(13) +
       `${(median(({ slowest }) => slowest) / 1000).toFixed(2)} ms`,
   );
+}
+
+/** Over UDP, beside chronyd; and what a thread that waits for datagrams costs TCP. */
+async function benchUdp(program: Program, directory: string): Promise<void> {
+  const load = await compileC(directory, "load");
+  const loadUdp = await compileC(directory, "load_udp");
+  const port = freePort();
+  const config = `${directory}/chrony.conf`;
+  const lines = [
+    `port ${port}`,
+    "bindaddress 127.0.0.1",
+    "allow 127.0.0.0/8",
+    "local stratum 3",
+    "cmdport 0",
+    "bindcmdaddress /",
+    `pidfile ${directory}/pid`,
+  ];
+  await Deno.writeTextFile(config, lines.join("\n") + "\n");
+  await using both = await ServeProcess.start(program, [...UNLIMITED, "--udp-port", "0"]);
+  const { address } = (await both.nextEvent())!;
+  const ports: Record<string, number> = { "tsync": Number(String(address).split(":").at(-1)) };
+  const chronyd = spawnIfThere("chronyd", ["-x", "-d", "-u", "root", "-f", config]);
+  if (chronyd !== null) ports["chronyd"] = port;
+  const rates = new Map<string, number[]>();
+  const add = (name: string, rate: number) => rates.set(name, [...rates.get(name) ?? [], rate]);
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [name, port] of Object.entries(ports)) {
+      const args = [port, 100, SECONDS].map(String);
+      const { stdout } = await new Deno.Command(loadUdp, { args }).output();
+      add(name, JSON.parse(new TextDecoder().decode(stdout)).rate);
+    }
+  }
+  chronyd?.kill();
+  await chronyd?.status;
+  await using alone = await ServeProcess.start(program, UNLIMITED);
+  for (let round = 0; round < 2 * ROUNDS; round++) {
+    add("TCP alone", (await measure(load, alone.port, 100)).rate);
+    add("TCP beside UDP that idles", (await measure(load, both.port, 100)).rate);
+  }
+  console.log("\nUDP, closed loop over 100 sockets, replies/s, medians");
+  for (const [name, each] of rates) console.log(`${name.padEnd(27)}${summary(each, "")}`);
+}
+
+/** Whole processes and what they say, beside ntpdig and chronyd, which ask the same server. */
+async function benchNtp(program: Program): Promise<void> {
+  const host = "127.0.0.9";
+  let server: ServeProcess;
+  try {
+    // ntpdig asks port 123 and no other.
+    server = await ServeProcess.start(program, [
+      "--host",
+      host,
+      "--port",
+      "0",
+      "--udp-port",
+      "123",
+    ]);
+  } catch (error) {
+    return console.log(`\nntpdig and chronyd: not tried: ${(error as Error).message}`);
+  }
+  await using _ = server;
+  const directory = await Deno.makeTempDir();
+  const config = `${directory}/conf`;
+  const lines = [`server ${host} iburst`, "port 0", "cmdport 0", `pidfile ${directory}/pid`];
+  await Deno.writeTextFile(config, lines.join("\n") + "\n");
+  const tsync = (...args: string[]): [string, string[]] => [
+    program.executable,
+    [...program.args, "sync", "--json", ...args],
+  ];
+  const commands: Record<string, [[string, string[]], number, ((text: string) => number)?]> = {
+    "tsync sync, 16 samples": [tsync(server.address), RUNS],
+    "tsync sync ntp://, 1 sample": [
+      tsync(`ntp://${host}`, "--samples", "1"),
+      RUNS,
+      (text) => JSON.parse(text).error_bound,
+    ],
+    "ntpdig, 1 sample": [["ntpdig", ["-j", host]], RUNS, (text) => JSON.parse(text).precision],
+    "chronyd -Q, iburst": [["chronyd", ["-Q", "-x", "-u", "root", "-f", config]], 3],
+  };
+  console.log("\nwhole process, medians             time                          error bound");
+  const times = new Map<string, number[]>();
+  const bounds = new Map<string, number[]>();
+  for (let round = 0; round < RUNS; round++) {
+    for (const [name, [[command, args], runs, bound]] of Object.entries(commands)) {
+      if (round >= runs) continue;
+      const start = performance.now();
+      let output: Deno.CommandOutput;
+      try {
+        output = await new Deno.Command(command, { args }).output();
+      } catch {
+        continue; // It is not here.
+      }
+      times.set(name, [...times.get(name) ?? [], performance.now() - start]);
+      const text = new TextDecoder().decode(output.stdout);
+      if (bound !== undefined) bounds.set(name, [...bounds.get(name) ?? [], bound(text) * 1e6]);
+    }
+  }
+  for (const [name, each] of times) {
+    const bound = bounds.get(name);
+    console.log(
+      name.padEnd(35) + summary(each, "ms").padEnd(30) + (bound ? summary(bound, "µs") : ""),
+    );
+  }
+  await Deno.remove(directory, { recursive: true });
+}
+
+function freePort(): number {
+  const free = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = free.addr;
+  free.close();
+  return port;
+}
+
+function spawnIfThere(command: string, args: string[]): Deno.ChildProcess | null {
+  try {
+    return new Deno.Command(command, { args, stdout: "null", stderr: "null" }).spawn();
+  } catch {
+    return null;
+  }
 }
 
 /** Another server, which prints its port and serves until it is killed. */

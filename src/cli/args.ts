@@ -52,6 +52,9 @@ interface Command {
   readonly epilogue: string;
 }
 
+/** UDP port of NTP (RFC 5905, section 7.2). */
+const NTP_PORT = 123;
+
 const HELP: Flag = { name: "help", help: "show this help" };
 
 const COMMANDS: Readonly<Record<CommandName, Command>> = {
@@ -66,6 +69,8 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
         help: "address to listen on, repeatable (default: all, IPv4 and IPv6)",
       },
       { name: "port", value: "N", help: `TCP port, 0 picks one (default: ${DEFAULT_PORT})` },
+      { name: "udp", help: "answer NTP clients over UDP too" },
+      { name: "udp-port", value: "N", help: "the port for that, implies --udp (default: 123)" },
       {
         name: "tls-cert",
         value: "FILE",
@@ -113,10 +118,14 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
   sync: {
     synopsis: "tsync sync [SERVER]... [options]",
     about: "Measure how far the local clock is from the servers'.\n" +
-      "SERVER is host, host:port or [IPv6]:port, alone or after tcp:// or tls:// " +
-      `(default: localhost, port ${DEFAULT_PORT}).`,
+      "SERVER is host, host:port or [IPv6]:port, alone or after tcp:// or tls:// (port 10085),\n" +
+      `or ntp:// (NTP over UDP, port 123). Default: localhost.`,
     flags: [
-      { name: "samples", value: "N", help: "exchanges per server (default: 16)" },
+      {
+        name: "samples",
+        value: "N",
+        help: "exchanges per server (default: 16; ntp:// 4, 2 s apart)",
+      },
       {
         name: "timeout",
         value: "S",
@@ -218,6 +227,7 @@ function parseServe(flags: Flags): Arguments {
       allow: flags.prefixes("allow"),
       deny: flags.prefixes("deny"),
       port: flags.integer("port", 0, 65535),
+      udpPort: flags.integer("udp-port", 0, 65535) ?? (flags.isOn("udp") ? NTP_PORT : undefined),
       stratum: flags.integer("stratum", 1, 15),
       maxClients: flags.integer("max-clients", 1, 1_000_000),
       maxClientsPerAddress: flags.integer("max-clients-per-address", 1, 1_000_000),

@@ -10,7 +10,8 @@ import { mayReadFiles, readFile } from "./files.ts";
 
 /** Serves until a signal comes. @returns The exit status. */
 export async function runServe({ log, options, tls }: ServeArguments): Promise<number> {
-  mayReadFiles(tls !== undefined);
+  // From source, the thread that answers over UDP is read when it starts.
+  mayReadFiles(tls !== undefined || options.udpPort !== undefined && !Deno.build.standalone);
   const certificate = (): Certificate | undefined =>
     tls && { cert: readFile("--tls-cert", tls.cert), key: readFile("--tls-key", tls.key) };
   const lines = new Log(log === "json" ? JSON.stringify : logLine);
@@ -107,8 +108,12 @@ export function logLine(event: LogEvent): string {
     case "listening":
       return `listening on ${event.transport} ${event.address}`;
     case "refused":
-      return `refused ${event.count} ${event.count === 1 ? "connection" : "connections"}: ` +
-        REFUSALS[event.reason];
+      return `refused ${event.count} ${event.transport === "udp" ? "datagram" : "connection"}` +
+        `${event.count === 1 ? "" : "s"}: ${REFUSALS[event.reason]}`;
+    case "user-timestamps":
+      return "udp: stamped by this program, not by the kernel, which cannot be asked here";
+    case "worker-failed":
+      return `the thread that answers over UDP has failed: ${event.error}; starting another`;
     case "accept-failed":
       return `cannot accept a connection: ${event.error}; trying again`;
     case "renewed":
@@ -129,7 +134,7 @@ const REFUSALS: Readonly<Record<Refusal, string>> = {
   "max-clients": "there are as many connections as --max-clients allows",
   "max-clients-per-address": "the address has as many as --max-clients-per-address allows",
   rate: "the address asks more often than --rate allows",
-  incomplete: "the connection ended in the middle of a request",
+  incomplete: "it ended in the middle of a request",
   idle: "nothing came for as long as --idle-timeout allows",
   slow: "a message was begun and not finished within 10 s",
   tls: "the TLS handshake failed",

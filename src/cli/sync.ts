@@ -7,7 +7,7 @@
 import { setColorEnabled } from "@std/fmt/colors";
 import { systemTimers } from "../clock/system_clock.ts";
 import { type Fix, sync } from "../mod.ts";
-import { supported } from "../sync/sync.ts";
+import { parseServerAddress } from "../net/address.ts";
 import { trustOnly } from "../net/tls.ts";
 import { EXIT, type SyncArguments, UsageError } from "./args.ts";
 import { mayReadFiles, readFile } from "./files.ts";
@@ -17,7 +17,7 @@ import { describeFailure, describeFix, fixToJson, formatDuration } from "./repor
 export async function runSync(args: SyncArguments): Promise<number> {
   const servers = args.options.servers.map((server) => {
     try {
-      return supported(server);
+      return parseServerAddress(server);
     } catch (error) {
       throw new UsageError((error as Error).message, "sync");
     }

@@ -19,6 +19,7 @@ import {
   refuseEncrypted,
   type TlsOptions,
 } from "./tls.ts";
+import { type DatagramNetwork, systemDatagrams } from "./udp.ts";
 
 /** A stream of bytes in both directions. */
 export interface Connection extends Source, Sink {
@@ -60,7 +61,7 @@ export interface Listener {
 }
 
 /** Where connections come from: the operating system's network, or a simulated one. */
-export interface Network {
+export interface Network extends DatagramNetwork {
   /**
    * The IP addresses of a name, in the order of preference.
    *
@@ -74,6 +75,7 @@ export interface Network {
 
 /** The operating system's network. */
 export const systemNetwork: Network = {
+  ...systemDatagrams,
   async resolve(hostname, family) {
     const found = await lookup(hostname, { all: true, ...family === undefined ? {} : { family } });
     // An address that is given as such comes back whatever the family.

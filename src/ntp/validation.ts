@@ -68,8 +68,10 @@ function reject(packet: Packet, nonce: bigint): ReplyRejection | null {
   if (packet.version !== VERSION) return "version";
   // Before all that a stranger could forge: only the server saw the nonce.
   if (packet.origin !== nonce) return "origin";
-  if (packet.stratum === 0) return "kiss";
+  // Servers that are not synchronised send 0 or 16. A kiss has a code.
+  if (packet.stratum === 0 && packet.referenceId !== 0) return "kiss";
   if (packet.leap === "unsynchronised" || packet.stratum === 16) return "unsynchronised";
+  if (packet.stratum === 0) return "kiss";
   if (packet.stratum > 16) return "stratum";
   if (packet.receive === 0n || packet.transmit === 0n) return "timestamp";
   if (timestampDifference(packet.transmit, packet.receive) < 0n) return "order";

@@ -26,6 +26,12 @@ export interface Limits {
 /** Seconds' worth of requests that may come at once. */
 const BURST = 4;
 
+/** Addresses without a connection that are remembered: anybody can make them up. */
+const STRANGERS = 50_000;
+
+/** Nanoseconds between two kisses by datagram to one address. */
+const KISS_INTERVAL = 1_000_000_000n;
+
 /** What is known of one address. */
 export interface Client {
   readonly address: string;
@@ -34,6 +40,8 @@ export interface Client {
   tokens: number;
   /** Nanoseconds: when that was true. */
   since: bigint;
+  /** Nanoseconds: when it was last told by datagram that it asks too often. */
+  kissed: bigint;
 }
 
 /** Keeps count of connections and requests, and judges new ones. */
@@ -80,6 +88,7 @@ export class Admission {
 
   /** Is this address answered at all? */
   allows(address: string): boolean {
+    if (this.#rules.length === 0) return this.#unmatched;
     const plain = unmapped(address);
     for (const { allows, matches } of this.#rules) {
       if (matches(plain)) return allows;
@@ -98,13 +107,46 @@ export class Admission {
     if (!this.allows(address)) return "denied";
     if (this.#connections >= this.#maxClients) return "max-clients";
     const plain = unmapped(address);
-    const client = this.#clients.get(plain) ??
-      { address: plain, connections: 0, tokens: this.#rate * BURST, since: now };
+    const client = this.#clients.get(plain) ?? this.#newClient(plain, now);
     if (client.connections >= this.#maxClientsPerAddress) return "max-clients-per-address";
     this.#clients.set(plain, client);
     client.connections++;
     this.#connections++;
     return client;
+  }
+
+  #newClient(address: string, now: bigint): Client {
+    return { address, connections: 0, tokens: this.#rate * BURST, since: now, kissed: 0n };
+  }
+
+  /**
+   * A request has come without a connection.
+   *
+   * @param address The client's, IPv4 never as mapped.
+   * @param now Nanoseconds.
+   * @returns Whether it is answered, told that it asks too often (not more
+   * than once a second), or ignored, and why.
+   */
+  datagram(address: string, now: bigint): "answer" | "kiss" | "denied" | "rate" {
+    if (!this.allows(address)) return "denied";
+    if (this.#rate === 0) return "answer";
+    let client = this.#clients.get(address);
+    if (client === undefined) {
+      if (this.#clients.size >= STRANGERS) this.#forgetOldest();
+      this.#clients.set(address, client = this.#newClient(address, now));
+    }
+    if (this.request(client, now)) return "answer";
+    if (now - client.kissed < KISS_INTERVAL && now >= client.kissed) return "rate";
+    client.kissed = now;
+    return "kiss";
+  }
+
+  #forgetOldest(): void {
+    for (const [address, { connections }] of this.#clients) {
+      if (connections > 0) continue;
+      this.#clients.delete(address);
+      return;
+    }
   }
 
   /** A connection has gone. */
@@ -154,7 +196,7 @@ export interface Prefix {
 }
 
 /** An IPv4 address is one, however the socket that it came by calls it. */
-function unmapped(address: string): string {
+export function unmapped(address: string): string {
   return /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1] ?? address;
 }
 

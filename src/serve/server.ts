@@ -20,11 +20,26 @@ import { Admission, type Client, type Limits } from "./admission.ts";
 import { type Context, Conversation, type Refusal } from "./conversation.ts";
 import { Turns } from "./fairness.ts";
 import { announcement } from "./respond.ts";
+import { type DatagramService, EventLoopService, WorkerService } from "./udp.ts";
 
 /** Something that a log may tell. */
 export type ServerEvent =
-  | { readonly event: "listening"; readonly transport: "tcp" | "tls"; readonly address: string }
-  | { readonly event: "refused"; readonly reason: Refusal; readonly count: number }
+  | {
+    readonly event: "listening";
+    readonly transport: "tcp" | "tls" | "udp";
+    readonly address: string;
+  }
+  /** `transport` is there if it was by datagram. */
+  | {
+    readonly event: "refused";
+    readonly transport?: "udp";
+    readonly reason: Refusal;
+    readonly count: number;
+  }
+  /** The kernel does not stamp datagrams here: the program does. */
+  | { readonly event: "user-timestamps"; readonly transport: "udp" }
+  /** A thread has died, and another takes its place. */
+  | { readonly event: "worker-failed"; readonly error: string }
   | { readonly event: "accept-failed"; readonly error: string }
   | { readonly event: "renewed" }
   | {
@@ -39,6 +54,8 @@ export interface ServeOptions extends Limits {
   hosts?: readonly string[] | undefined;
   /** TCP port; 0 picks a free one. Default 10085. */
   port?: number | undefined;
+  /** UDP port on which NTP clients are answered; 0 picks a free one. Default: none. */
+  udpPort?: number | undefined;
   /** Answer only over TLS, and show this certificate. Deno wants `"unstable": ["net"]` for it. */
   tls?: Certificate | undefined;
   /** Stratum to announce, 1 to 15. Default: by the kernel's own state. */
@@ -113,31 +130,66 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   const clock = options.clock ?? systemClock();
   const network = options.network ?? systemNetwork;
   const { hosts = [], port = DEFAULT_PORT, tls } = options;
-  const bind: Bind = (address) => network.listen(address, tls);
-  const listeners = await listen(network, bind, hosts, port);
-  const server = new TcpServer(listeners, clock, admission, options);
+  const timers = options.timers ?? systemTimers;
+  const listeners = await listen(
+    network,
+    (address) => network.listen(address, tls),
+    hosts,
+    port,
+    "--port",
+  );
+  const events: ServerEvent[] = [];
+  const onFailure = (error: string): void => server.notify({ event: "worker-failed", error });
+  const datagrams = (address: SocketAddress): DatagramService => {
+    const socket = network.bindDatagrams(address);
+    if (socket !== null) return new WorkerService(socket, options, stratum, timers, onFailure);
+    events.push({ event: "user-timestamps", transport: "udp" });
+    return new EventLoopService(network.listenDatagrams(address), options, clock);
+  };
+  let services: DatagramService[] = [];
+  if (options.udpPort !== undefined) {
+    try {
+      services = await listen(network, datagrams, hosts, options.udpPort, "--udp-port");
+    } catch (error) {
+      for (const listener of listeners) listener.close();
+      throw error;
+    }
+  }
+  const server = new TcpServer(listeners, services, clock, admission, options);
   server.start();
+  for (const event of events) server.notify(event);
   return server;
 }
 
-type Bind = (address: SocketAddress) => Listener;
+/** What is had of an address until it is closed. */
+interface Bound {
+  readonly address: SocketAddress;
+  close(): void;
+}
 
-/** Opens a listener for each address, or none. */
-async function listen(
+type Bind<T extends Bound> = (address: SocketAddress) => T;
+
+/**
+ * Opens a listener for each address, or none.
+ *
+ * @param flag Where another port can be named.
+ */
+async function listen<T extends Bound>(
   network: Network,
-  bind: Bind,
+  bind: Bind<T>,
   hosts: readonly string[],
   port: number,
-): Promise<Listener[]> {
-  const listeners: Listener[] = [];
+  flag: string,
+): Promise<T[]> {
+  const listeners: T[] = [];
   try {
     for (const host of hosts) {
       for (const hostname of await resolve(network, host)) {
         // A port that was picked for the first address is everybody's.
-        listeners.push(open(bind, { hostname, port: listeners[0]?.address.port ?? port }));
+        listeners.push(open(bind, { hostname, port: listeners[0]?.address.port ?? port }, flag));
       }
     }
-    if (hosts.length === 0) listeners.push(...openAll(bind, port));
+    if (hosts.length === 0) listeners.push(...openAll(bind, port, flag));
   } catch (error) {
     for (const listener of listeners) listener.close();
     throw error;
@@ -154,12 +206,12 @@ async function resolve(network: Network, host: string): Promise<string[]> {
   }
 }
 
-function open(bind: Bind, address: SocketAddress): Listener {
+function open<T extends Bound>(bind: Bind<T>, address: SocketAddress, flag: string): T {
   try {
     return bind(address);
   } catch (error) {
     if (error instanceof CertificateError) throw error;
-    throw new Error(`cannot listen on ${formatAddress(address)}: ${listenErrorText(error)}`, {
+    throw new Error(`cannot listen on ${formatAddress(address)}: ${listenErrorText(error, flag)}`, {
       cause: error,
     });
   }
@@ -169,16 +221,18 @@ function open(bind: Bind, address: SocketAddress): Listener {
  * All addresses: the IPv6 wildcard takes IPv4 too on most systems. Where it
  * does not, IPv4's is opened beside it, and where there is no IPv6, alone.
  */
-function openAll(bind: Bind, port: number): Listener[] {
-  let v6: Listener;
+function openAll<T extends Bound>(bind: Bind<T>, port: number, flag: string): T[] {
+  let v6: T;
   try {
     v6 = bind({ hostname: "::", port });
   } catch (error) {
     if (error instanceof CertificateError) throw error;
     if (error instanceof Deno.errors.AddrInUse || error instanceof Deno.errors.PermissionDenied) {
-      throw new Error(`cannot listen on port ${port}: ${listenErrorText(error)}`, { cause: error });
+      throw new Error(`cannot listen on port ${port}: ${listenErrorText(error, flag)}`, {
+        cause: error,
+      });
     }
-    return [open(bind, { hostname: "0.0.0.0", port })];
+    return [open(bind, { hostname: "0.0.0.0", port }, flag)];
   }
   try {
     return [v6, bind({ hostname: "0.0.0.0", port: v6.address.port })];
@@ -194,12 +248,13 @@ function isLost(error: unknown): boolean {
     error instanceof Deno.errors.ConnectionReset;
 }
 
-function listenErrorText(error: unknown): string {
+function listenErrorText(error: unknown, flag: string): string {
   if (error instanceof Deno.errors.AddrInUse) {
-    return "the address is in use; stop the program that uses it, or choose another with --port";
+    return `the address is in use; stop the program that uses it, or choose another with ${flag}`;
   }
   if (error instanceof Deno.errors.PermissionDenied) {
-    return "permission denied; ports below 1024 need a privilege";
+    return "permission denied; ports below 1024 need a privilege " +
+      `(setcap cap_net_bind_service+ep, or root), or choose another with ${flag}`;
   }
   if (error instanceof Deno.errors.AddrNotAvailable) return "this machine has no such address";
   return errorText(error);
@@ -225,6 +280,7 @@ class TcpServer implements Server {
     },
   };
   readonly #listeners: readonly Listener[];
+  readonly #services: readonly DatagramService[];
   readonly #clock: Clock;
   readonly #timers: Timers;
   readonly #context: Context;
@@ -236,20 +292,22 @@ class TcpServer implements Server {
   #running = 0;
   readonly #ended = Promise.withResolvers<void>();
   /** Refusals that no event has told of yet, and those of which one has in this tick. */
-  readonly #untold = new Map<Refusal, number>();
-  readonly #told = new Set<Refusal | "accept-failed">();
+  readonly #untold = new Map<Kind, number>();
+  readonly #told = new Set<Kind | "accept-failed">();
   readonly #stopping = Promise.withResolvers<void>();
   #cancelTick = () => {};
   #stopped: Promise<void> | undefined;
 
   constructor(
     listeners: readonly Listener[],
+    services: readonly DatagramService[],
     clock: Clock,
     admission: Admission,
     options: ServeOptions,
   ) {
     this.#listeners = listeners;
-    this.addresses = listeners.map(({ address }) => address);
+    this.#services = services;
+    this.addresses = [...listeners, ...services].map(({ address }) => address);
     this.#clock = clock;
     this.#timers = options.timers ?? systemTimers;
     this.#context = {
@@ -271,11 +329,14 @@ class TcpServer implements Server {
     for (const listener of this.#listeners) {
       this.#running++;
       this.#accept(listener).finally(() => this.#end());
-      this.#notify({
+      this.notify({
         event: "listening",
         transport: listener.transport,
         address: formatAddress(listener.address),
       });
+    }
+    for (const { address } of this.#services) {
+      this.notify({ event: "listening", transport: "udp", address: formatAddress(address) });
     }
   }
 
@@ -284,7 +345,7 @@ class TcpServer implements Server {
       if (listener.renew === undefined) throw new TypeError("cannot renew: there is no TLS");
       listener.renew(certificate);
     }
-    this.#notify({ event: "renewed" });
+    this.notify({ event: "renewed" });
   }
 
   stop(): Promise<void> {
@@ -304,16 +365,21 @@ class TcpServer implements Server {
       // A write that is under way may outlive its connection: it is not waited for.
       grace.resolve();
     });
-    await Promise.race([this.#ended.promise, grace.promise]);
+    const ended = Promise.all([
+      this.#ended.promise,
+      ...this.#services.map((service) => service.stop()),
+    ]);
+    await Promise.race([ended, grace.promise]);
     cancel();
+    this.#countDatagrams();
     this.#told.clear();
-    for (const reason of this.#untold.keys()) this.#tell(reason);
+    for (const kind of this.#untold.keys()) this.#tell(kind);
     const { connections, replies } = this.counters;
-    this.#notify({ event: "stopped", connections, replies });
+    this.notify({ event: "stopped", connections, replies });
   }
 
   /** Whatever becomes of the log, the server goes on. */
-  #notify(event: ServerEvent): void {
+  notify(event: ServerEvent): void {
     try {
       this.#onEvent(event);
     } catch {
@@ -333,8 +399,10 @@ class TcpServer implements Server {
     this.#context.announced = announcement(discipline, precision, now, this.#stratum);
     this.#context.admission.forget(now);
     for (const conversation of this.#conversations) conversation.checkTimeouts(this.#idleTimeout);
+    for (const service of this.#services) service.announce(this.#context.announced, now);
+    this.#countDatagrams();
     this.#told.clear();
-    for (const reason of this.#untold.keys()) this.#tell(reason);
+    for (const kind of this.#untold.keys()) this.#tell(kind);
     this.#cancelTick = this.#timers.after(TICK, () => this.#tick());
   }
 
@@ -358,7 +426,7 @@ class TcpServer implements Server {
         // Out of file descriptors, say: the connections there are go on.
         if (!this.#told.has("accept-failed")) {
           this.#told.add("accept-failed");
-          this.#notify({ event: "accept-failed", error: errorText(error) });
+          this.notify({ event: "accept-failed", error: errorText(error) });
         }
         const { promise, resolve } = Promise.withResolvers<void>();
         const cancel = this.#timers.after(ACCEPT_PAUSE, resolve);
@@ -383,18 +451,38 @@ class TcpServer implements Server {
     this.#end();
   };
 
-  /** Counts a refusal; tells of it now, or of all of its kind with the next tick. */
-  #refuse(reason: Refusal): void {
-    this.counters.refusals[reason]++;
-    this.#untold.set(reason, (this.#untold.get(reason) ?? 0) + 1);
-    this.#tell(reason);
+  #countDatagrams(): void {
+    for (const service of this.#services) {
+      const { replies, refusals } = service.count();
+      this.counters.replies += replies;
+      for (const [reason, count] of refusals) {
+        if (count > 0) this.#refuse(reason, "udp", count);
+      }
+    }
   }
 
-  #tell(reason: Refusal): void {
-    const count = this.#untold.get(reason);
-    if (count === undefined || this.#told.has(reason)) return;
-    this.#told.add(reason);
-    this.#untold.delete(reason);
-    this.#notify({ event: "refused", reason, count });
+  /** Counts refusals; tells of them now, or of all of their kind with the next tick. */
+  #refuse(reason: Refusal, transport: "tcp" | "udp" = "tcp", count = 1): void {
+    this.counters.refusals[reason] += count;
+    const kind: Kind = `${transport} ${reason}`;
+    this.#untold.set(kind, (this.#untold.get(kind) ?? 0) + count);
+    this.#tell(kind);
+  }
+
+  #tell(kind: Kind): void {
+    const count = this.#untold.get(kind);
+    if (count === undefined || this.#told.has(kind)) return;
+    this.#told.add(kind);
+    this.#untold.delete(kind);
+    const [transport, reason] = kind.split(" ") as ["tcp" | "udp", Refusal];
+    this.notify({
+      event: "refused",
+      ...transport === "udp" ? { transport } : {},
+      reason,
+      count,
+    });
   }
 }
+
+/** What refusals are told of together. */
+type Kind = `${"tcp" | "udp"} ${Refusal}`;

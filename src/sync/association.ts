@@ -7,7 +7,7 @@
 import { type Clock, type Tie, tie, type Timers } from "../clock/clock.ts";
 import { type Bounds, intersect } from "../estimate/envelope.ts";
 import type { Exchange } from "../estimate/exchange.ts";
-import { formatAddress, type ServerAddress } from "../net/address.ts";
+import { formatAddress, type ServerAddress, type SocketAddress } from "../net/address.ts";
 import {
   type Channel,
   ChannelError,
@@ -19,7 +19,8 @@ import {
   streamChannel,
 } from "../net/transport.ts";
 import { looksLikeTls, TlsError } from "../net/tls.ts";
-import { encodeRequest, type Packet } from "../ntp/packet.ts";
+import { exchangeDatagrams, LostDatagram } from "../net/udp.ts";
+import { encodeRequest, type Packet, PACKET_SIZE } from "../ntp/packet.ts";
 import {
   fromTimestamp,
   nanoseconds,
@@ -65,6 +66,8 @@ export interface Measurement {
   readonly packet: Packet;
   /** The client's clock before the first exchange. */
   readonly start: Tie;
+  /** Who took T4. */
+  readonly stamps: "kernel" | "user";
   /** How many replies were not believed, by reason. */
   readonly rejections: ReadonlyMap<ReplyRejection, number>;
 }
@@ -86,6 +89,9 @@ const ATTEMPTS = 3;
 
 /** Seconds to wait before the second conversation; twice as long before the third. */
 const RETRY_PAUSE = 0.1;
+
+/** Seconds between two exchanges with a server of NTP, which must not be burst at. */
+const SPACING = 2;
 
 /** Bursts that may contradict themselves before a server is given up. */
 const BURSTS = 3;
@@ -150,6 +156,7 @@ class Association {
   readonly #rejections = new Map<ReplyRejection, number>();
   #packet: Packet | undefined;
   #reply: Uint8Array = new Uint8Array();
+  #stamps: "kernel" | "user" = "user";
   /** The address that is tried, and the one that the exchanges were with. */
   #address: string | null = null;
   #measured: string | null = null;
@@ -187,6 +194,7 @@ class Association {
       bounds,
       packet: this.#packet!,
       start: this.#start,
+      stamps: this.#stamps,
       rejections: this.#rejections,
     };
   }
@@ -195,7 +203,8 @@ class Association {
   async #converseWithin(attempts: number): Promise<Failure | null> {
     for (let attempt = 1;; attempt++) {
       try {
-        await this.#converse();
+        if (this.#server.transport === "ntp") await this.#converseByDatagrams();
+        else await this.#converse();
         return null;
       } catch (error) {
         this.#options.signal.throwIfAborted();
@@ -237,16 +246,68 @@ class Association {
     }
   }
 
-  async #connect(): Promise<Connection> {
-    const { network, timers } = this.#environment;
+  /**
+   * One datagram after another, with pauses. Those that get lost are sent
+   * again, to the next address as long as none has answered.
+   */
+  async #converseByDatagrams(): Promise<void> {
+    const { network, clock, timers } = this.#environment;
+    const { samples, onSample } = this.#options;
+    const addresses = await this.#resolve();
+    const request = new Uint8Array(PACKET_SIZE);
+    const reply = this.#reply = new Uint8Array(PACKET_SIZE);
+    let which = 0;
+    while (this.#exchanges.length < samples) {
+      const server = addresses[which]!;
+      this.#address = formatAddress(server);
+      const { signal } = this.#deadline;
+      const nonce = this.#environment.nonce();
+      encodeRequest(request, nonce);
+      try {
+        const { departed, arrived, stamps } = await exchangeDatagrams(
+          network,
+          server,
+          request,
+          reply,
+          clock,
+          timers,
+          signal,
+        );
+        this.#stamps = stamps;
+        this.#exchanges.push(this.#judge(reply, nonce, departed, arrived));
+      } catch (error) {
+        const refused = error instanceof Deno.errors.ConnectionRefused;
+        if (!refused && !(error instanceof LostDatagram)) throw error;
+        if (this.#exchanges.length === 0) which = (which + 1) % addresses.length;
+        if (refused && which === 0) throw new NoConnection(this.#whyNot(error), { cause: error });
+        continue;
+      }
+      onSample(this.#exchanges.length);
+      this.#deadline.renew();
+      if (this.#exchanges.length < samples) await this.#deadline.sleep(SPACING);
+    }
+  }
+
+  async #resolve(): Promise<SocketAddress[]> {
     const { hostname, port } = this.#server;
-    const { signal } = this.#deadline;
     const { family } = this.#options;
     try {
-      const found = await this.#deadline.race(network.resolve(hostname, family));
+      const found = await this.#deadline.race(this.#environment.network.resolve(hostname, family));
       if (found.length === 0) throw Object.assign(new Error("no address"), { code: "ENOTFOUND" });
       const addresses = found.map((hostname) => ({ hostname, port }));
       this.#address = formatAddress(addresses[0]!);
+      return addresses;
+    } catch (error) {
+      this.#deadline.signal.throwIfAborted();
+      throw new NoConnection(this.#whyNot(error), { cause: error });
+    }
+  }
+
+  async #connect(): Promise<Connection> {
+    const { network, timers } = this.#environment;
+    const { signal } = this.#deadline;
+    const addresses = await this.#resolve();
+    try {
       return await connectFirst(network, addresses, timers, signal);
     } catch (error) {
       signal.throwIfAborted();
@@ -277,8 +338,9 @@ class Association {
       return `is not a known host${family === undefined ? "" : ` with an IPv${family} address`}`;
     }
     const where = this.#address === this.#server.name ? "" : ` at ${this.#address}`;
+    const serving = this.#server.transport === "ntp" ? "an NTP server" : "`tsync serve`";
     const hint = error instanceof Deno.errors.ConnectionRefused
-      ? "; is `tsync serve` running there?"
+      ? `; is ${serving} running there?`
       : "";
     return `cannot be reached${where}: ${errorText(error)}${hint}`;
   }
@@ -287,7 +349,12 @@ class Association {
     const nonce = this.#environment.nonce();
     encodeRequest(channel.request, nonce);
     const { departed, arrived } = await channel.exchange();
-    const { packet, rejection } = judgeReply(channel.reply, nonce);
+    return this.#judge(channel.reply, nonce, departed, arrived);
+  }
+
+  /** @throws {RejectedReply} if a reply is not to be believed. */
+  #judge(reply: Uint8Array, nonce: bigint, departed: bigint, arrived: bigint): Exchange {
+    const { packet, rejection } = judgeReply(reply, nonce);
     if (rejection !== null) {
       this.#rejections.set(rejection, (this.#rejections.get(rejection) ?? 0) + 1);
       throw new RejectedReply(rejection, packet);
@@ -341,13 +408,15 @@ class Deadline {
   readonly #environment: Environment;
   readonly #outer: AbortSignal;
   /** On the monotonic timeline. */
-  readonly #due: bigint;
+  #due: bigint;
+  readonly #span: bigint;
   #cancel = () => {};
 
   constructor(environment: Environment, seconds: number, outer: AbortSignal) {
     this.#environment = environment;
     this.#outer = outer;
-    this.#due = environment.clock.monotonic() + nanoseconds(seconds);
+    this.#span = nanoseconds(seconds);
+    this.#due = environment.clock.monotonic() + this.#span;
     outer.addEventListener("abort", this.#abort);
     if (outer.aborted) this.#abort();
     this.#watch();
@@ -355,6 +424,11 @@ class Deadline {
 
   get signal(): AbortSignal {
     return this.#controller.signal;
+  }
+
+  /** Gives as much time again from now. */
+  renew(): void {
+    this.#due = this.#environment.clock.monotonic() + this.#span;
   }
 
   /** To be called in the end. */

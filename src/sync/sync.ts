@@ -19,7 +19,7 @@ import { type Environment, type Failure, measure, type Measurement } from "./ass
 export interface SyncOptions {
   /** Whom to ask, as `parseServerAddress` reads it. Default: `localhost`. */
   servers?: readonly string[] | undefined;
-  /** Exchanges per server, at least 1. Default 16. */
+  /** Exchanges per server, at least 1. Default 16; with `ntp://` 4, two seconds apart. */
   samples?: number | undefined;
   /** Seconds for a server to answer at all; what it has answered by then counts. Default 5. */
   timeout?: number | undefined;
@@ -97,6 +97,9 @@ export interface ServerFigures {
   readonly timestamps: "user" | "kernel";
 }
 
+/** Exchanges per server. Public servers of NTP must not be burst at. */
+const DEFAULT_SAMPLES: Readonly<Record<TransportName, number>> = { tcp: 16, tls: 16, ntp: 4 };
+
 /** Times that the local clock may be stepped in the middle before there is no fix. */
 const ATTEMPTS = 3;
 
@@ -104,7 +107,7 @@ const ATTEMPTS = 3;
  * Asks all servers side by side and takes what a majority agrees on.
  *
  * @throws {SyntaxError} if a server's name is none.
- * @throws {RangeError} if a number is out of range, a transport not supported yet.
+ * @throws {RangeError} if a number is out of range.
  * @throws The signal's reason, if it is aborted.
  * @throws {Error} a sentence, if the local clock cannot be read.
  *
@@ -115,14 +118,16 @@ const ATTEMPTS = 3;
  * ```
  */
 export async function sync(options: SyncOptions = {}): Promise<Fix> {
-  const servers = (options.servers ?? ["localhost"]).map(supported);
-  const { samples = 16, timeout = 5 } = options;
+  const servers = (options.servers ?? ["localhost"]).map(parseServerAddress);
+  const { timeout = 5 } = options;
+  const counts = servers.map(({ transport }) => options.samples ?? DEFAULT_SAMPLES[transport]);
   if (servers.length === 0) throw new RangeError("cannot sync: expected at least one server");
-  if (!Number.isInteger(samples) || samples < 1) {
+  if (!counts.every((samples) => Number.isInteger(samples) && samples >= 1)) {
     throw new RangeError(
-      `cannot sync: samples must be a positive integer: current value is ${samples}`,
+      `cannot sync: samples must be a positive integer: current value is ${options.samples}`,
     );
   }
+  const all = counts.reduce((a, b) => a + b);
   if (!(timeout > 0 && timeout < 1e6)) {
     throw new RangeError(
       `cannot sync: timeout must be a positive number of seconds: current value is ${timeout}`,
@@ -141,17 +146,20 @@ export async function sync(options: SyncOptions = {}): Promise<Fix> {
     Promise.all(which.map((i) => {
       const onSample = (count: number) => {
         done[i] = count;
-        options.onProgress?.(done.reduce((a, b) => a + b), samples * servers.length);
+        options.onProgress?.(done.reduce((a, b) => a + b), all);
       };
       const { family, ca } = options;
-      const how = { samples, timeout, family, ca, signal, onSample };
+      const how = { samples: counts[i]!, timeout, family, ca, signal, onSample };
       return measure(servers[i]!, how, environment);
     }));
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const outcomes = await ask([...servers.keys()]);
     // Who had to wait for others is asked again: an old bound says little about now.
+    // Servers of NTP are not: that would take seconds, and be a burden to them.
     const now = clock.monotonic();
-    const old = [...servers.keys()].filter((i) => isOlder(outcomes[i]!, now - STALE));
+    const old = [...servers.keys()].filter((i) =>
+      servers[i]!.transport !== "ntp" && isOlder(outcomes[i]!, now - STALE)
+    );
     const fresh = await ask(old);
     old.forEach((i, k) => outcomes[i] = fresh[k]!);
     signal.throwIfAborted();
@@ -177,20 +185,6 @@ function disturbedBy({ name }: ServerAddress): Failure {
 
 function isOlder(outcome: Measurement | Failure, moment: bigint): boolean {
   return outcome.status === "measured" && outcome.bounds.at < moment;
-}
-
-/**
- * Reads a server's name.
- *
- * @throws {SyntaxError} if it is none.
- * @throws {RangeError} if its transport is not supported yet.
- */
-export function supported(name: string): ServerAddress {
-  const server = parseServerAddress(name);
-  if (server.transport !== "ntp") return server;
-  throw new RangeError(
-    `cannot use "${name}" as a server: ntp:// is not yet supported, expected tcp:// or tls://`,
-  );
 }
 
 /** Nanoseconds after which a bound is not carried on but measured again. */
@@ -261,7 +255,7 @@ function systemOffset({ lower, upper }: Interval, { monotonic, realtime, error }
 }
 
 function figuresOf(
-  { exchanges, packet }: Measurement,
+  { exchanges, packet, stamps }: Measurement,
   offset: Interval,
   between: bigint,
 ): ServerFigures {
@@ -278,7 +272,7 @@ function figuresOf(
     rootDelay: packet.rootDelay,
     rootDispersion: packet.rootDispersion,
     leap: packet.leap,
-    timestamps: "user",
+    timestamps: stamps,
   };
 }
 

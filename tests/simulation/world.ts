@@ -10,6 +10,7 @@
 import { setImmediate } from "node:timers";
 import type { Clock, Discipline, Timers } from "../../src/clock/clock.ts";
 import { formatAddress, type SocketAddress } from "../../src/net/address.ts";
+import type { Datagram, DatagramListener, DatagramPort } from "../../src/net/udp.ts";
 import type { Connection, Listener, Network } from "../../src/net/transport.ts";
 import { SECOND } from "../../src/ntp/timestamp.ts";
 import { Random } from "./random.ts";
@@ -269,6 +270,8 @@ export interface Path {
   readonly back: (random: Random) => number;
   /** Probability that a segment is lost: it comes a retransmission timeout later, and so does all behind it. */
   readonly loss?: number;
+  /** Probability that a datagram comes twice. */
+  readonly duplicated?: number;
 }
 
 /** Seconds until a lost segment is sent again (Linux's least), doubled each time. */
@@ -289,6 +292,8 @@ export class Host {
   readonly #random: Random;
   readonly #listeners = new Map<number, SimulatedListener>();
   readonly #streams = new Set<Stream>();
+  readonly #mailboxes = new Map<number, Mailbox>();
+  #ports = 50000;
   #asleepUntil: Moment = 0;
 
   constructor(world: World, readonly address: string, options: ClockOptions) {
@@ -308,6 +313,13 @@ export class Host {
       resolve: (name, family) => this.#resolve(name, family),
       connect: (address, signal) => this.#connect(address, signal),
       listen: (address) => this.#listen(address),
+      listenDatagrams: (address) => {
+        const listener = new Mailbox(address, (datagram, to) => this.#mail(datagram, to));
+        this.#mailboxes.set(address.port, listener);
+        return listener;
+      },
+      bindDatagrams: () => null,
+      openDatagrams: (server) => this.#openDatagrams(server),
     };
   }
 
@@ -349,6 +361,47 @@ export class Host {
     return Promise.resolve(found).then((addresses) =>
       addresses.filter((each) => family === undefined || each.includes(":") === (family === 6))
     );
+  }
+
+  #openDatagrams(server: SocketAddress): DatagramPort {
+    const port = this.#ports++;
+    const mailbox = new Mailbox({ hostname: this.address, port }, () => {});
+    this.#mailboxes.set(port, mailbox);
+    return {
+      stamps: "user",
+      send: (bytes) => {
+        this.#post({ bytes: bytes.slice(), sender: mailbox.address }, server, "out");
+      },
+      receive: async (into) => {
+        const datagram = await mailbox.receive();
+        const arrived = this.clock.monotonic();
+        if (datagram === null) return null;
+        into.set(datagram.bytes.subarray(0, into.length));
+        return { length: datagram.bytes.length, arrived };
+      },
+      close: () => {
+        this.#mailboxes.delete(port);
+        mailbox.close();
+      },
+    };
+  }
+
+  /** A server's answer: the way is that to the server, back. */
+  #mail(datagram: Datagram, to: SocketAddress): void {
+    this.#post(datagram, to, "back");
+  }
+
+  /** Sends a datagram, which may get lost, come twice, or be overtaken. */
+  #post(datagram: Datagram, to: SocketAddress, way: "out" | "back"): void {
+    const peer = this.#world.hosts.get(to.hostname);
+    if (peer === undefined) return;
+    const path = way === "out" ? peer.path : this.path;
+    const copies = this.#random.uniform() < (path.duplicated ?? 0) ? 2 : 1;
+    for (let i = 0; i < copies; i++) {
+      if (this.#random.uniform() < (path.loss ?? 0)) continue;
+      const at = this.#world.now + path[way](this.#random) * S;
+      this.#world.at(at, () => peer.wake(() => peer.#mailboxes.get(to.port)?.arrive(datagram)));
+    }
   }
 
   #listen(address: SocketAddress): Listener {
@@ -501,6 +554,39 @@ class SimulatedListener implements Listener {
   close(): void {
     this.#closed = true;
     this.onClose();
+    this.#waiting?.();
+  }
+}
+
+/** Datagrams that have come to a port. */
+class Mailbox implements DatagramListener {
+  readonly #arrived: Datagram[] = [];
+  #waiting: (() => void) | undefined;
+  #closed = false;
+
+  constructor(
+    readonly address: SocketAddress,
+    readonly post: (datagram: Datagram, to: SocketAddress) => void,
+  ) {}
+
+  async receive(): Promise<Datagram | null> {
+    while (this.#arrived.length === 0 && !this.#closed) {
+      await new Promise<void>((resolve) => this.#waiting = resolve);
+    }
+    return this.#closed ? null : this.#arrived.shift()!;
+  }
+
+  arrive(datagram: Datagram): void {
+    this.#arrived.push(datagram);
+    this.#waiting?.();
+  }
+
+  send(bytes: Uint8Array, to: SocketAddress): void {
+    this.post({ bytes: bytes.slice(), sender: this.address }, to);
+  }
+
+  close(): void {
+    this.#closed = true;
     this.#waiting?.();
   }
 }

@@ -1,0 +1,300 @@
+/**
+ * Datagrams through libc: in batches for a server, one for a client, each with
+ * the kernel's time of arrival.
+ *
+ * @module
+ */
+
+import { SECOND } from "../../ntp/timestamp.ts";
+import type { SocketAddress } from "../address.ts";
+import { check, encodeAddress, errno, type Libc, openSocket, socketError } from "./socket.ts";
+import * as c from "./structures.ts";
+
+/** Finds the kernel's time of arrival among a message's control data. @returns Nanoseconds since the Unix epoch, or 0. */
+function arrivalTime(view: DataView, start: number, end: number): bigint {
+  for (let at = start; at + c.cmsghdr.size <= end;) {
+    const length = view.getUint32(at + c.cmsghdr.cmsg_len, true);
+    const level = view.getInt32(at + c.cmsghdr.cmsg_level, true);
+    const type = view.getInt32(at + c.cmsghdr.cmsg_type, true);
+    if (level === c.SOL_SOCKET && type === c.SCM_TIMESTAMPNS) {
+      const time = at + c.cmsghdr.size;
+      return view.getBigInt64(time + c.timespec.tv_sec, true) * SECOND +
+        view.getBigInt64(time + c.timespec.tv_nsec, true);
+    }
+    if (length < c.cmsghdr.size) break;
+    at += align(length);
+  }
+  return 0n;
+}
+
+/** Control data is laid out in words of 8 bytes (CMSG_ALIGN). */
+function align(length: number): number {
+  return (length + 7) & ~7;
+}
+
+/** Room for control data: a timestamp and the address that was asked. */
+const CONTROL = 128;
+
+/** Memory for C: one buffer, large enough that V8 never moves it, since C keeps addresses within it. */
+class Arena {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly view: DataView;
+  readonly #base: bigint;
+  #used = 0;
+
+  constructor(libc: Libc, size: number) {
+    this.bytes = new Uint8Array(Math.max(size, 4096));
+    this.view = new DataView(this.bytes.buffer);
+    this.#base = libc.addressOf(this.bytes, this.bytes, 0n);
+  }
+
+  /** Sets bytes aside. @returns Where they begin. */
+  take(size: number): number {
+    const start = this.#used;
+    this.#used += align(size);
+    return start;
+  }
+
+  /** Writes the address of a place into another place. */
+  point(at: number, to: number): void {
+    this.view.setBigUint64(at, this.#base + BigInt(to), true);
+  }
+
+  slice(start: number, size: number): Uint8Array<ArrayBuffer> {
+    return this.bytes.subarray(start, start + size);
+  }
+}
+
+/** Fills in a `msghdr` for one buffer. */
+function layOut(
+  arena: Arena,
+  header: number,
+  name: number | null,
+  buffer: number,
+  length: number,
+  control: number,
+): void {
+  const vector = arena.take(c.iovec.size);
+  arena.point(vector + c.iovec.iov_base, buffer);
+  arena.view.setBigUint64(vector + c.iovec.iov_len, BigInt(length), true);
+  if (name !== null) arena.point(header + c.msghdr.msg_name, name);
+  arena.point(header + c.msghdr.msg_iov, vector);
+  arena.view.setBigUint64(header + c.msghdr.msg_iovlen, 1n, true);
+  arena.point(header + c.msghdr.msg_control, control);
+}
+
+/** Datagrams taken and answered at once. */
+export const BATCH = 64;
+
+/** Receives datagrams in batches and answers each in its own place. */
+export class DatagramBatch {
+  /** What came: the first bytes of each. */
+  readonly requests: readonly Uint8Array[];
+  /** What to answer. */
+  readonly replies: readonly Uint8Array[];
+  readonly #libc: Libc;
+  readonly #fd: number;
+  readonly #arena: Arena;
+  readonly #size: number;
+  readonly #received: number;
+  readonly #sent: number;
+  readonly #names: number;
+  readonly #controls: number;
+  readonly #receiving: Uint8Array<ArrayBuffer>;
+  readonly #sending: Uint8Array<ArrayBuffer>;
+  /** Replies that are ready. */
+  #ready = 0;
+
+  /** @param size Bytes of each request that are looked at, and of each reply. */
+  constructor(libc: Libc, fd: number, size: number) {
+    this.#libc = libc;
+    this.#fd = fd;
+    this.#size = size;
+    const each = 2 * c.mmsghdr.size + 2 * c.iovec.size + 2 * size + 32 + CONTROL;
+    const arena = this.#arena = new Arena(libc, BATCH * (each + 64));
+    this.#received = arena.take(BATCH * c.mmsghdr.size);
+    this.#sent = arena.take(BATCH * c.mmsghdr.size);
+    this.#names = arena.take(BATCH * 32);
+    this.#controls = arena.take(BATCH * CONTROL);
+    const requests = arena.take(BATCH * size);
+    const replies = arena.take(BATCH * size);
+    const slices = (start: number) =>
+      Array.from({ length: BATCH }, (_, i) => arena.slice(start + i * size, size));
+    this.requests = slices(requests);
+    this.replies = slices(replies);
+    for (let i = 0; i < BATCH; i++) {
+      const name = this.#names + i * 32;
+      const control = this.#controls + i * CONTROL;
+      const [from, to] = [this.#received, this.#sent].map((start) => start + i * c.mmsghdr.size);
+      layOut(arena, from!, name, requests + i * size, size, control);
+      layOut(arena, to!, name, replies + i * size, size, control);
+    }
+    this.#receiving = arena.slice(this.#received, BATCH * c.mmsghdr.size);
+    this.#sending = arena.slice(this.#sent, BATCH * c.mmsghdr.size);
+  }
+
+  /**
+   * Waits for datagrams, for a fifth of a second at most.
+   *
+   * @returns How many have come.
+   * @throws {Error} if the socket is broken.
+   */
+  receive(): number {
+    const { view } = this.#arena;
+    for (let i = 0, at = this.#received; i < BATCH; i++, at += c.mmsghdr.size) {
+      view.setUint32(at + c.msghdr.msg_namelen, c.sockaddr_in6.size, true);
+      view.setUint32(at + c.msghdr.msg_controllen, CONTROL, true);
+    }
+    this.#ready = 0;
+    const count = this.#libc.recvmmsg(this.#fd, this.#receiving, BATCH, c.MSG_WAITFORONE, 0n);
+    if (count >= 0) return count;
+    const number = errno(this.#libc);
+    if (number === c.EAGAIN || number === c.EINTR) return 0;
+    throw socketError(this.#libc, number);
+  }
+
+  /** Bytes of one that have come, {@linkcode requests} holds no more than its size of them. */
+  length(i: number): number {
+    return this.#arena.view.getUint32(
+      this.#received + i * c.mmsghdr.size + c.mmsghdr.msg_len,
+      true,
+    );
+  }
+
+  /** When the kernel received one: nanoseconds since the Unix epoch; 0 if it does not say. */
+  arrived(i: number): bigint {
+    const start = this.#controls + i * CONTROL;
+    const header = this.#received + i * c.mmsghdr.size;
+    const length = this.#arena.view.getUint32(header + c.msghdr.msg_controllen, true);
+    return arrivalTime(this.#arena.view, start, start + length);
+  }
+
+  /** Who sent one: its IP address. */
+  sender(i: number): string {
+    const name = this.#names + i * 32;
+    const { view } = this.#arena;
+    if (view.getUint16(name, true) === c.AF_INET) {
+      return dotted(view, name + c.sockaddr_in.sin_addr);
+    }
+    const address = name + c.sockaddr_in6.sin6_addr;
+    const mapped = view.getBigUint64(address) === 0n && view.getUint32(address + 8) === 0xffff;
+    if (mapped) return dotted(view, address + 12);
+    const groups = [];
+    for (let k = 0; k < 16; k += 2) groups.push(view.getUint16(address + k).toString(16));
+    return groups.join(":");
+  }
+
+  /** Has the reply to one sent with the next {@linkcode send}. @returns Where to write it. */
+  reply(i: number): Uint8Array {
+    const { view } = this.#arena;
+    const from = this.#received + i * c.mmsghdr.size;
+    const to = this.#sent + this.#ready * c.mmsghdr.size;
+    // The reply takes the place of its turn; who and whence are those of the request.
+    this.#arena.point(to + c.msghdr.msg_name, this.#names + i * 32);
+    view.setUint32(
+      to + c.msghdr.msg_namelen,
+      view.getUint32(from + c.msghdr.msg_namelen, true),
+      true,
+    );
+    this.#pointSource(i, from, to);
+    return this.replies[this.#ready++]!;
+  }
+
+  /** Replies that are ready to be sent. */
+  get ready(): number {
+    return this.#ready;
+  }
+
+  /** Sends what is ready. What cannot be sent is lost. */
+  send(): void {
+    for (let at = 0; at < this.#ready;) {
+      const rest = at === 0 ? this.#sending : this.#sending.subarray(at * c.mmsghdr.size);
+      const count = this.#libc.sendmmsg(this.#fd, rest, this.#ready - at, 0);
+      at += Math.max(1, count); // The first of the rest failed: the others may not.
+    }
+  }
+
+  /** The kernel takes the address that was asked, in the form in which it told it, for the reply's source. */
+  #pointSource(i: number, from: number, to: number): void {
+    const { view } = this.#arena;
+    const start = this.#controls + i * CONTROL;
+    const end = start + view.getUint32(from + c.msghdr.msg_controllen, true);
+    let at = start;
+    let length = 0;
+    while (at + c.cmsghdr.size <= end) {
+      length = view.getUint32(at + c.cmsghdr.cmsg_len, true);
+      const level = view.getInt32(at + c.cmsghdr.cmsg_level, true);
+      if (level === c.IPPROTO_IP || level === c.IPPROTO_IPV6) break;
+      at += align(Math.max(length, c.cmsghdr.size));
+      length = 0;
+    }
+    this.#arena.point(to + c.msghdr.msg_control, at);
+    view.setUint32(to + c.msghdr.msg_controllen, align(length), true);
+  }
+}
+
+function dotted(view: DataView, at: number): string {
+  return `${view.getUint8(at)}.${view.getUint8(at + 1)}.${view.getUint8(at + 2)}.${
+    view.getUint8(at + 3)
+  }`;
+}
+
+/** A client's socket, connected to one server. */
+export class DatagramSocket {
+  readonly #libc: Libc;
+  readonly #fd: number;
+  readonly #arena: Arena;
+  readonly #header: number;
+  readonly #control: number;
+  readonly #message: Uint8Array;
+  readonly #headerBytes: Uint8Array<ArrayBuffer>;
+
+  /** @throws {Error} if the address cannot be reached from here. */
+  constructor(libc: Libc, address: SocketAddress, size: number) {
+    this.#libc = libc;
+    this.#fd = openSocket(libc, address);
+    const name = encodeAddress(address);
+    if (libc.connect(this.#fd, name, name.length) < 0) {
+      const error = socketError(libc, errno(libc));
+      this.close();
+      throw error;
+    }
+    const arena = this.#arena = new Arena(libc, 4096);
+    this.#header = arena.take(c.msghdr.size);
+    this.#control = arena.take(CONTROL);
+    const buffer = arena.take(size);
+    layOut(arena, this.#header, null, buffer, size, this.#control);
+    this.#message = arena.slice(buffer, size);
+    this.#headerBytes = arena.slice(this.#header, c.msghdr.size);
+  }
+
+  send(bytes: Uint8Array<ArrayBuffer>): void {
+    check(this.#libc, Number(this.#libc.send(this.#fd, bytes, BigInt(bytes.length), 0)));
+  }
+
+  /**
+   * Takes a datagram if there is one, never waiting.
+   *
+   * @returns How many bytes were put into `into`, and when the kernel received
+   * them: nanoseconds since the Unix epoch; `null` if there is none.
+   * @throws {Deno.errors.ConnectionRefused} if the server's machine says that nobody listens.
+   */
+  receive(into: Uint8Array): { readonly length: number; readonly arrived: bigint } | null {
+    const { view } = this.#arena;
+    view.setUint32(this.#header + c.msghdr.msg_controllen, CONTROL, true);
+    const length = Number(this.#libc.recvmsg(this.#fd, this.#headerBytes, c.MSG_DONTWAIT));
+    if (length < 0) {
+      const number = errno(this.#libc);
+      if (number === c.EAGAIN || number === c.EINTR) return null;
+      throw socketError(this.#libc, number);
+    }
+    into.set(this.#message.subarray(0, Math.min(length, into.length)));
+    const end = this.#control +
+      view.getUint32(this.#header + c.msghdr.msg_controllen, true);
+    return { length, arrived: arrivalTime(view, this.#control, end) };
+  }
+
+  close(): void {
+    this.#libc.close(this.#fd);
+  }
+}

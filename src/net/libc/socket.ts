@@ -1,0 +1,156 @@
+/**
+ * Datagram sockets of Linux, through libc: what Deno's cannot do is say when
+ * the kernel received something, and answer from the address that was asked.
+ *
+ * @module
+ */
+
+import { openLibc } from "../../clock/libc.ts";
+import type { SocketAddress } from "../address.ts";
+import * as c from "./structures.ts";
+
+const SYMBOLS = {
+  socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+  setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
+  send: { parameters: ["i32", "buffer", "usize", "i32"], result: "isize" },
+  recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
+  recvmmsg: { parameters: ["i32", "buffer", "u32", "i32", "usize"], result: "i32" },
+  sendmmsg: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
+  close: { parameters: ["i32"], result: "i32" },
+  __errno_location: { parameters: [], result: "usize" },
+  __xpg_strerror_r: { parameters: ["i32", "buffer", "usize"], result: "i32" },
+  // Deno's own way to addresses and to what lies there needs permission for all libraries.
+  addressOf: { name: "memcpy", parameters: ["buffer", "buffer", "usize"], result: "usize" },
+  copyFrom: { name: "memcpy", parameters: ["buffer", "usize", "usize"], result: "usize" },
+} as const;
+
+/** The functions of libc that are used here. */
+export type Libc = Deno.StaticForeignLibraryInterface<typeof SYMBOLS>;
+
+let library: Deno.DynamicLibrary<typeof SYMBOLS> | null | undefined;
+
+/** Linux's sockets, if libc may be loaded; opened at the first call. */
+export function libcSockets(): Libc | null {
+  if (Deno.build.os !== "linux") return null;
+  library ??= openLibc(SYMBOLS);
+  return library?.symbols ?? null;
+}
+
+/** The last call's error. To be asked for at once. */
+export function errno(libc: Libc): number {
+  const number = new Int32Array(1);
+  libc.copyFrom(number, libc.__errno_location(), 4n);
+  return number[0]!;
+}
+
+/** An error number in the words, and as the class, of Deno. */
+export function socketError(libc: Libc, number: number): Error {
+  const bytes = new Uint8Array(256);
+  libc.__xpg_strerror_r(number, bytes, BigInt(bytes.length));
+  const text = new TextDecoder().decode(bytes.subarray(0, bytes.indexOf(0)));
+  switch (number) {
+    case c.EADDRINUSE:
+      return new Deno.errors.AddrInUse(text);
+    case c.EACCES:
+      return new Deno.errors.PermissionDenied(text);
+    case c.EADDRNOTAVAIL:
+      return new Deno.errors.AddrNotAvailable(text);
+    case c.ECONNREFUSED:
+      return new Deno.errors.ConnectionRefused(text);
+    default:
+      return new Error(text);
+  }
+}
+
+/** @throws what the call's error means, if it failed. */
+export function check(libc: Libc, result: number): number {
+  if (result >= 0) return result;
+  throw socketError(libc, errno(libc));
+}
+
+function setOption(libc: Libc, fd: number, level: number, option: number, value: number): void {
+  check(libc, libc.setsockopt(fd, level, option, new Int32Array([value]), 4));
+}
+
+/** Opens a socket whose datagrams the kernel stamps. */
+export function openSocket(libc: Libc, { hostname }: SocketAddress): number {
+  const family = hostname.includes(":") ? c.AF_INET6 : c.AF_INET;
+  const fd = check(libc, libc.socket(family, c.SOCK_DGRAM | c.SOCK_CLOEXEC, 0));
+  setOption(libc, fd, c.SOL_SOCKET, c.SO_TIMESTAMPNS, 1);
+  return fd;
+}
+
+/** A socket that answers NTP clients. */
+export interface BoundSocket {
+  /** Its descriptor, good in all threads of this process. */
+  readonly fd: number;
+  readonly address: SocketAddress;
+  close(): void;
+}
+
+/** Seconds after which a server that waits for datagrams looks around. */
+const PATIENCE = 0.2;
+
+/** Bytes that may wait to be read: 1,500 requests, as the kernel counts. */
+const RECEIVE_BUFFER = 1 << 20;
+
+/**
+ * Binds a server's socket, which tells when and to which address a datagram came.
+ *
+ * @param address An IPv6 wildcard takes IPv4 too.
+ * @throws {Deno.errors.AddrInUse | Deno.errors.PermissionDenied | Deno.errors.AddrNotAvailable}
+ */
+export function bindDatagrams(libc: Libc, address: SocketAddress): BoundSocket {
+  const fd = openSocket(libc, address);
+  try {
+    if (address.hostname.includes(":")) {
+      setOption(libc, fd, c.IPPROTO_IPV6, c.IPV6_V6ONLY, address.hostname === "::" ? 0 : 1);
+      setOption(libc, fd, c.IPPROTO_IPV6, c.IPV6_RECVPKTINFO, 1);
+    } else setOption(libc, fd, c.IPPROTO_IP, c.IP_PKTINFO, 1);
+    setOption(libc, fd, c.SOL_SOCKET, c.SO_RCVBUF, RECEIVE_BUFFER);
+    const patience = new BigInt64Array([0n, BigInt(PATIENCE * 1e6)]);
+    check(libc, libc.setsockopt(fd, c.SOL_SOCKET, c.SO_RCVTIMEO, patience, c.timeval.size));
+    const name = encodeAddress(address);
+    check(libc, libc.bind(fd, name, name.length));
+    const size = new Uint32Array([name.length]);
+    check(libc, libc.getsockname(fd, name, size));
+    const port = new DataView(name.buffer).getUint16(c.sockaddr_in.sin_port);
+    return {
+      fd,
+      address: { hostname: address.hostname, port },
+      close: () => void libc.close(fd),
+    };
+  } catch (error) {
+    libc.close(fd);
+    throw error;
+  }
+}
+
+/** `struct sockaddr_in` or `sockaddr_in6`, in an array of its own. */
+export function encodeAddress({ hostname, port }: SocketAddress): Uint8Array<ArrayBuffer> {
+  const v6 = hostname.includes(":");
+  const bytes = new Uint8Array(v6 ? c.sockaddr_in6.size : c.sockaddr_in.size);
+  const view = new DataView(bytes.buffer);
+  view.setUint16(c.sockaddr_in.sin_family, v6 ? c.AF_INET6 : c.AF_INET, true);
+  view.setUint16(c.sockaddr_in.sin_port, port);
+  if (v6) bytes.set(parseIPv6(hostname), c.sockaddr_in6.sin6_addr);
+  else bytes.set(hostname.split(".").map(Number), c.sockaddr_in.sin_addr);
+  return bytes;
+}
+
+/** The 16 bytes of an IPv6 address as text, without a zone. */
+function parseIPv6(text: string): Uint8Array {
+  // URL writes it in hexadecimal groups, with at most one `::`.
+  const canonical = new URL(`http://[${text}]`).hostname.slice(1, -1);
+  const [head = "", tail] = canonical.split("::");
+  const groups = (part: string) =>
+    part === "" ? [] : part.split(":").map((each) => parseInt(each, 16));
+  const [first, last] = [groups(head), groups(tail ?? "")];
+  const zeros = Array<number>(8 - first.length - last.length).fill(0);
+  return Uint8Array.from(
+    [...first, ...zeros, ...last].flatMap((group) => [group >> 8, group & 255]),
+  );
+}

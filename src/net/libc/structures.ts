@@ -1,0 +1,68 @@
+/**
+ * Structures and numbers of C on Linux, 64 bits, x86-64 and arm64 alike: the
+ * names, sizes, offsets and values of sys/socket.h, netinet/in.h,
+ * bits/types/struct_*.h and errno.h. A test has a C compiler check each.
+ *
+ * @module
+ */
+
+export const msghdr = {
+  size: 56,
+  msg_name: 0,
+  msg_namelen: 8,
+  msg_iov: 16,
+  msg_iovlen: 24,
+  msg_control: 32,
+  msg_controllen: 40,
+  msg_flags: 48,
+} as const;
+
+/** Begins with a `msghdr`. */
+export const mmsghdr = { size: 64, msg_hdr: 0, msg_len: 56 } as const;
+
+export const iovec = { size: 16, iov_base: 0, iov_len: 8 } as const;
+
+export const cmsghdr = { size: 16, cmsg_len: 0, cmsg_level: 8, cmsg_type: 12 } as const;
+
+export const timespec = { size: 16, tv_sec: 0, tv_nsec: 8 } as const;
+
+export const timeval = { size: 16, tv_sec: 0, tv_usec: 8 } as const;
+
+export const sockaddr_in = { size: 16, sin_family: 0, sin_port: 2, sin_addr: 4 } as const;
+
+export const sockaddr_in6 = {
+  size: 28,
+  sin6_family: 0,
+  sin6_port: 2,
+  sin6_addr: 8,
+  sin6_scope_id: 24,
+} as const;
+
+export const in_pktinfo = { size: 12 } as const;
+
+export const in6_pktinfo = { size: 20 } as const;
+
+export const AF_INET = 2;
+export const AF_INET6 = 10;
+export const SOCK_DGRAM = 2;
+export const SOCK_CLOEXEC = 0x80000;
+export const SOL_SOCKET = 1;
+export const SO_RCVBUF = 8;
+export const SO_RCVTIMEO = 20;
+export const SO_TIMESTAMPNS = 35;
+export const SCM_TIMESTAMPNS = 35;
+export const IPPROTO_IP = 0;
+export const IP_PKTINFO = 8;
+export const IPPROTO_IPV6 = 41;
+export const IPV6_V6ONLY = 26;
+export const IPV6_RECVPKTINFO = 49;
+export const IPV6_PKTINFO = 50;
+export const MSG_DONTWAIT = 0x40;
+export const MSG_WAITFORONE = 0x10000;
+
+export const EINTR = 4;
+export const EAGAIN = 11;
+export const EACCES = 13;
+export const EADDRINUSE = 98;
+export const EADDRNOTAVAIL = 99;
+export const ECONNREFUSED = 111;

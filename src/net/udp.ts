@@ -1,0 +1,244 @@
+/**
+ * Datagrams: where they come from, and a client's way to a server of NTP.
+ *
+ * @module
+ */
+
+import { setImmediate } from "node:timers";
+import { type Clock, tie, type Timers } from "../clock/clock.ts";
+import { OFFSET, PACKET_SIZE } from "../ntp/packet.ts";
+import type { SocketAddress } from "./address.ts";
+import { DatagramSocket } from "./libc/datagrams.ts";
+import { bindDatagrams, type BoundSocket, libcSockets } from "./libc/socket.ts";
+
+/** A server's end, stamped by the program. */
+export interface DatagramListener {
+  readonly address: SocketAddress;
+  /** @returns The next datagram; `null` once it is closed. */
+  receive(): Promise<Datagram | null>;
+  /** Sends, or fails to: nobody is told. */
+  send(bytes: Uint8Array, to: SocketAddress): void;
+  close(): void;
+}
+
+/** What came, and from whom. */
+export interface Datagram {
+  readonly bytes: Uint8Array;
+  readonly sender: SocketAddress;
+}
+
+/** A client's end, with a source port of its own, that hears nobody but one server. */
+export interface DatagramPort {
+  /** Who stamps what arrives. */
+  readonly stamps: "kernel" | "user";
+  send(bytes: Uint8Array<ArrayBuffer>): void;
+  /**
+   * Waits for a datagram.
+   *
+   * @returns How many bytes it has, of which `into` holds the first, and when
+   * it came, as {@linkcode Clock.monotonic}; `null` once the port is closed.
+   * @throws {Deno.errors.ConnectionRefused} if the other machine says that nobody listens.
+   */
+  receive(into: Uint8Array): Promise<{ readonly length: number; readonly arrived: bigint } | null>;
+  close(): void;
+}
+
+/** Where datagrams come from: the operating system's network, or a simulated one. */
+export interface DatagramNetwork {
+  /** @throws if the address cannot be had. */
+  listenDatagrams(address: SocketAddress): DatagramListener;
+  /** The same for a worker, stamped by the kernel: `null` where that cannot be. */
+  bindDatagrams(address: SocketAddress): BoundSocket | null;
+  openDatagrams(server: SocketAddress, clock: Clock): DatagramPort;
+}
+
+/** The operating system's datagrams. */
+export const systemDatagrams: DatagramNetwork = {
+  listenDatagrams(address) {
+    const socket = Deno.listenDatagram({ ...address, transport: "udp" });
+    const { port } = socket.addr as Deno.NetAddr;
+    return {
+      address: { hostname: address.hostname, port },
+      async receive() {
+        try {
+          const [bytes, sender] = await socket.receive();
+          return { bytes, sender: sender as Deno.NetAddr };
+        } catch {
+          return null;
+        }
+      },
+      send(bytes, to) {
+        socket.send(bytes, { ...to, transport: "udp" }).catch(() => {});
+      },
+      close: () => socket.close(),
+    };
+  },
+  bindDatagrams(address) {
+    const libc = libcSockets();
+    return libc && bindDatagrams(libc, address);
+  },
+  openDatagrams(server, clock) {
+    const libc = libcSockets();
+    return libc === null
+      ? new UserPort(server, clock)
+      : new KernelPort(new DatagramSocket(libc, server, PACKET_SIZE), clock);
+  },
+};
+
+/** Turns of the event loop for which an answer may come at any moment. */
+const SOON = 200;
+
+/** Milliseconds between two looks after that: the kernel has stamped what came meanwhile. */
+const LATER = 1;
+
+class KernelPort implements DatagramPort {
+  readonly stamps = "kernel";
+  readonly #socket: DatagramSocket;
+  readonly #clock: Clock;
+  #closed = false;
+
+  constructor(socket: DatagramSocket, clock: Clock) {
+    this.#socket = socket;
+    this.#clock = clock;
+  }
+
+  send(bytes: Uint8Array<ArrayBuffer>): void {
+    this.#socket.send(bytes);
+  }
+
+  async receive(into: Uint8Array) {
+    for (let turn = 0; !this.#closed; turn++) {
+      const datagram = this.#socket.receive(into);
+      if (datagram !== null) {
+        const { length, arrived } = datagram;
+        return { length, arrived: this.#monotonic(arrived) };
+      }
+      await new Promise<void>((resolve) => {
+        if (turn < SOON) setImmediate(resolve);
+        else setTimeout(resolve, LATER);
+      });
+    }
+    return null;
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#socket.close();
+  }
+
+  /** The kernel stamps with the system clock's time: never later than now, nor earlier than it was. */
+  #monotonic(arrived: bigint): bigint {
+    const { monotonic, realtime, error } = tie(this.#clock);
+    const age = realtime - arrived - error;
+    return arrived === 0n || age < 0n ? monotonic : monotonic - age;
+  }
+}
+
+class UserPort implements DatagramPort {
+  readonly stamps = "user";
+  readonly #server: Deno.NetAddr;
+  readonly #socket: Deno.DatagramConn;
+  readonly #clock: Clock;
+
+  constructor(server: SocketAddress, clock: Clock) {
+    const any = server.hostname.includes(":") ? "::" : "0.0.0.0";
+    this.#socket = Deno.listenDatagram({ hostname: any, port: 0, transport: "udp" });
+    this.#server = { ...server, transport: "udp" };
+    this.#clock = clock;
+  }
+
+  send(bytes: Uint8Array): void {
+    this.#socket.send(bytes, this.#server).catch(() => {}); // Like one that is lost on the way.
+  }
+
+  async receive(into: Uint8Array) {
+    for (;;) {
+      let datagram: [Uint8Array, Deno.Addr];
+      try {
+        datagram = await this.#socket.receive();
+      } catch {
+        return null;
+      }
+      const arrived = this.#clock.monotonic();
+      const [bytes, sender] = datagram;
+      const { hostname, port } = sender as Deno.NetAddr;
+      if (hostname !== this.#server.hostname || port !== this.#server.port) continue;
+      into.set(bytes.subarray(0, into.length));
+      return { length: bytes.length, arrived };
+    }
+  }
+
+  close(): void {
+    try {
+      this.#socket.close();
+    } catch {
+      // It was closed already.
+    }
+  }
+}
+
+/** Seconds after which a request or its reply is taken for lost. */
+const LOST = 1;
+
+/** A request or its reply was lost. The message begins with a verb. */
+export class LostDatagram extends Error {
+  override readonly name = "LostDatagram";
+}
+
+/** When a request left and its reply arrived, as {@linkcode Clock.monotonic}, and who said so. */
+export interface DatagramStamps {
+  /** T1. */
+  readonly departed: bigint;
+  /** T4. */
+  readonly arrived: bigint;
+  readonly stamps: "kernel" | "user";
+}
+
+/**
+ * Sends a request from a port of its own and waits for its reply. What does
+ * not repeat the request's transmit field is late, duplicated or forged, and ignored.
+ *
+ * @param reply Where to, 48 bytes.
+ * @throws {LostDatagram} if there is none in time.
+ * @throws {Deno.errors.ConnectionRefused} if the other machine says that nobody listens.
+ * @throws The signal's reason if it is aborted.
+ */
+export async function exchangeDatagrams(
+  network: DatagramNetwork,
+  server: SocketAddress,
+  request: Uint8Array<ArrayBuffer>,
+  reply: Uint8Array,
+  clock: Clock,
+  timers: Timers,
+  signal: AbortSignal,
+): Promise<DatagramStamps> {
+  signal.throwIfAborted();
+  const port = network.openDatagrams(server, clock);
+  const { stamps } = port;
+  const close = () => port.close();
+  const cancel = timers.after(LOST, close);
+  signal.addEventListener("abort", close);
+  try {
+    const departed = clock.monotonic();
+    port.send(request);
+    for (;;) {
+      const datagram = await port.receive(reply);
+      signal.throwIfAborted();
+      if (datagram === null) throw new LostDatagram("did not answer");
+      if (datagram.length < PACKET_SIZE || !belongs(reply, request)) continue;
+      return { departed, arrived: datagram.arrived, stamps };
+    }
+  } finally {
+    signal.removeEventListener("abort", close);
+    cancel();
+    port.close();
+  }
+}
+
+function belongs(reply: Uint8Array, request: Uint8Array): boolean {
+  for (let i = 0; i < 8; i++) {
+    if (reply[OFFSET.origin + i] !== request[OFFSET.transmit + i]) return false;
+  }
+  return true;
+}

@@ -1,0 +1,56 @@
+import { assertEquals } from "@std/assert";
+import * as structures from "../src/net/libc/structures.ts";
+
+const HEADERS = "#define _GNU_SOURCE\n" +
+  ["errno.h", "netinet/in.h", "stddef.h", "sys/socket.h", "sys/time.h", "time.h"]
+    .map((name) => `#include <${name}>\n`).join("");
+
+/** What a C compiler refuses if a size, an offset or a number is another. */
+function assertions(): string {
+  const lines: string[] = [];
+  const assert = (expression: string, value: number) =>
+    lines.push(`_Static_assert(${expression} == ${value}, "${expression}");`);
+  for (const [name, value] of Object.entries(structures)) {
+    if (typeof value === "number") {
+      assert(name, value);
+      continue;
+    }
+    for (const [field, offset] of Object.entries(value)) {
+      assert(
+        field === "size" ? `sizeof(struct ${name})` : `offsetof(struct ${name}, ${field})`,
+        offset,
+      );
+    }
+  }
+  return `${HEADERS}${lines.join("\n")}\n`;
+}
+
+async function compile(compiler: string, source: string): Promise<string | null> {
+  try {
+    const child = new Deno.Command(compiler, {
+      args: ["-fsyntax-only", "-x", "c", "-"],
+      stdin: "piped",
+      stderr: "piped",
+      stdout: "null",
+    }).spawn();
+    const input = child.stdin.getWriter();
+    await input.write(new TextEncoder().encode(source));
+    await input.close();
+    const { stderr } = await child.output();
+    return new TextDecoder().decode(stderr);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return null;
+    throw error;
+  }
+}
+
+for (const compiler of ["cc", "aarch64-linux-gnu-gcc"]) {
+  Deno.test(`sizes, offsets and numbers of C are those of ${compiler}`, async () => {
+    if (Deno.build.os !== "linux") return console.log("they are Linux's: not tried");
+    const complaints = await compile(compiler, assertions());
+    if (complaints === null) return console.log(`there is no ${compiler} here: not tried`);
+    assertEquals(complaints, "");
+    const wrong = `${assertions()}_Static_assert(sizeof(struct msghdr) == 1, "wrong");\n`;
+    assertEquals((await compile(compiler, wrong))!.includes("static assertion failed"), true);
+  });
+}

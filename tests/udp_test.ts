@@ -1,0 +1,280 @@
+import { assert, assertEquals } from "@std/assert";
+import fc from "fast-check";
+import { compiled, ServeProcess, SOURCE } from "../scripts/program.ts";
+import { openLibc } from "../src/clock/libc.ts";
+import { systemClock } from "../src/clock/system_clock.ts";
+import { serve, type ServerEvent, sync } from "../src/mod.ts";
+import { libcSockets } from "../src/net/libc/socket.ts";
+import { systemNetwork } from "../src/net/transport.ts";
+import { decodePacket } from "../src/ntp/packet.ts";
+import { fromTimestamp } from "../src/ntp/timestamp.ts";
+import { Admission } from "../src/serve/admission.ts";
+import { answerDatagram } from "../src/serve/datagram.ts";
+import { announcement } from "../src/serve/respond.ts";
+import { concat, CORPUS, requestOf } from "./attackers.ts";
+import { World } from "./simulation/world.ts";
+
+const seed = Number(Deno.env.get("FUZZ_SEED") ?? Date.now() % 2 ** 31);
+console.log(`udp: seed ${seed}`);
+const DATAGRAMS = 200_000;
+const clock = systemClock();
+libcSockets(); // Opened here once, not in the first test that needs it.
+const second = 1_000_000_000n;
+
+const datagrams = fc.oneof(
+  fc.uint8Array({ maxLength: 120 }),
+  fc.tuple(fc.constantFrom(...Object.values(CORPUS)), fc.nat(200)).map(([bytes, length]) =>
+    bytes.subarray(0, length)
+  ),
+  fc.tuple(fc.integer({ min: 0, max: 255 }), fc.uint8Array({ maxLength: 70 })).map(
+    ([first, tail]) => {
+      const bytes = concat([requestOf(), tail]);
+      bytes[0] = first;
+      return bytes;
+    },
+  ),
+);
+
+/** Is a datagram one that deserves an answer? */
+function deserves(bytes: Uint8Array): boolean {
+  const version = (bytes[0] ?? 0) >> 3 & 7;
+  return bytes.length >= 48 && (bytes[0]! & 7) === 3 && version >= 1 && version <= 4;
+}
+
+Deno.test(`fuzz: of ${DATAGRAMS} datagrams those are answered that deserve it`, () => {
+  const admission = new Admission({ rate: 0 });
+  const announced = announcement(null, 1e-6, 0n);
+  let answered = 0;
+  fc.assert(
+    fc.property(datagrams, (bytes) => {
+      const reply = new Uint8Array(48);
+      let asked = false;
+      const first = new Uint8Array(48);
+      first.set(bytes.subarray(0, 48));
+      const refusal = answerDatagram(
+        admission,
+        "192.0.2.1",
+        first,
+        bytes.length,
+        announced,
+        second,
+        () => {
+          asked = true;
+          return reply;
+        },
+      );
+      assertEquals([asked, refusal === null], [deserves(bytes), deserves(bytes)]);
+      if (!asked) return;
+      answered++;
+      const { mode, version, origin } = decodePacket(reply);
+      assertEquals([mode, version], [4, bytes[0]! >> 3 & 7]);
+      assertEquals(origin, decodePacket(first).transmit);
+    }),
+    { numRuns: DATAGRAMS, seed },
+  );
+  assert(answered > DATAGRAMS / 20, `${answered} were answered`);
+});
+
+for (const program of [SOURCE, ...compiled() === null ? [] : [compiled()!]]) {
+  Deno.test(`${program.name}: fuzz: datagrams to the real program`, async () => {
+    const args = ["--host", "127.0.0.1", "--port", "0", "--udp-port", "0", "--rate", "0"];
+    await using server = await ServeProcess.start(program, args);
+    const { address } = (await server.nextEvent())!;
+    const port = Number(String(address).split(":")[1]);
+    const to = { hostname: "127.0.0.1", port, transport: "udp" } as const;
+    const socket = Deno.listenDatagram({ hostname: "127.0.0.1", port: 0, transport: "udp" });
+    for (const [i, bytes] of fc.sample(datagrams, { numRuns: 3000, seed }).entries()) {
+      if (bytes.length > 0) await socket.send(bytes, to);
+      // A request of our own: all that came before it has been looked at when it is answered.
+      const nonce = BigInt(i) + 0x7357_0000_0000_0000n;
+      await socket.send(requestOf(4, nonce), to);
+      let replies = 0;
+      for (;;) {
+        const [reply] = await socket.receive();
+        assertEquals(reply.length, 48);
+        if (decodePacket(reply).origin === nonce) break;
+        replies++;
+      }
+      assertEquals(replies, deserves(bytes) ? 1 : 0, `of ${bytes}`);
+    }
+    socket.close();
+    const { code, log } = await server.stop();
+    assertEquals(code, 0);
+    assertEquals((log.at(-1) as { event: string }).event, "stopped");
+  });
+
+  Deno.test(`${program.name}: a request over IPv4 to the IPv6 socket is answered from where it was sent`, async () => {
+    const args = ["--port", "0", "--udp-port", "0"];
+    await using server = await ServeProcess.start(program, args);
+    const { address } = (await server.nextEvent())!;
+    const port = Number(String(address).split(":").at(-1));
+    // Each address of loopback is this machine: the answer must come from the one asked.
+    for (const hostname of ["127.0.0.1", "127.0.0.77"]) {
+      const socket = Deno.listenDatagram({ hostname: "127.0.0.1", port: 0, transport: "udp" });
+      await socket.send(requestOf(3), { hostname, port, transport: "udp" });
+      const [reply, sender] = await socket.receive();
+      assertEquals((sender as Deno.NetAddr).hostname, hostname);
+      assertEquals([reply[0]! & 0x3f, reply.length], [3 << 3 | 4, 48]);
+      socket.close();
+    }
+  });
+}
+
+const inProcess = { sanitizeOps: false, sanitizeResources: false };
+
+for (const kernel of [true, false]) {
+  const stamps = kernel ? "kernel" : "user";
+  const network = kernel ? systemNetwork : { ...systemNetwork, bindDatagrams: () => null };
+
+  Deno.test(
+    `serve() with ${stamps} timestamps answers with the right time, and obeys the limits`,
+    inProcess,
+    async () => {
+      if (kernel && libcSockets() === null) return console.log("no libc here: not tried");
+      const events: ServerEvent[] = [];
+      const onEvent = (event: ServerEvent) => events.push(event);
+      const options = { hosts: ["127.0.0.1"], port: 0, udpPort: 0, network, onEvent };
+      const server = await serve({ ...options, rate: 1 });
+      const port = server.addresses[1]!.port;
+      const to = { hostname: "127.0.0.1", port, transport: "udp" } as const;
+      const socket = Deno.listenDatagram({ hostname: "127.0.0.1", port: 0, transport: "udp" });
+      const ask = async () => {
+        await socket.send(requestOf(), to);
+        const [reply] = await socket.receive();
+        return decodePacket(reply);
+      };
+      let answers = 0;
+      for (;;) {
+        const { stratum, transmit } = await ask();
+        if (stratum === 0) break;
+        answers++;
+        const age = clock.realtime() - fromTimestamp(transmit, clock.realtime());
+        assert(age >= 0n && age < 10n * second, `${age} ns`);
+      }
+      assert(answers >= 4, `${answers} answers`);
+      // A second kiss must wait: this request gets no reply.
+      await socket.send(requestOf(), to);
+      socket.close();
+      await server.stop();
+      assertEquals(server.counters.replies, answers);
+      assert(server.counters.refusals.rate >= 1);
+      assertEquals(events.some(({ event }) => event === "user-timestamps"), !kernel);
+      const refused = events.filter(({ event }) => event === "refused");
+      assert(refused.every((event) => "transport" in event && event.transport === "udp"));
+    },
+  );
+
+  Deno.test(`sync() over UDP with ${stamps} timestamps finds no offset`, inProcess, async () => {
+    const options = { hosts: ["127.0.0.1"], port: 0, udpPort: 0, network, rate: 0 };
+    const server = await serve(options);
+    const { port } = server.addresses[1]!;
+    const { offset, errorBound, servers } = await sync({
+      servers: [`ntp://127.0.0.1:${port}`],
+      samples: 1,
+    });
+    assert(Math.abs(offset!) <= errorBound!, `${offset} s ± ${errorBound} s`);
+    assertEquals(servers[0]!.figures!.timestamps, libcSockets() === null ? "user" : "kernel");
+    await server.stop();
+  });
+}
+
+Deno.test("a thread that dies is told of and replaced, and TCP goes on", inProcess, async () => {
+  const libc = openLibc({
+    dup: { parameters: ["i32"], result: "i32" },
+    dup2: { parameters: ["i32", "i32"], result: "i32" },
+    close: { parameters: ["i32"], result: "i32" },
+  });
+  if (libcSockets() === null || libc === null) return console.log("no libc here: not tried");
+  let fd = -1;
+  const network: typeof systemNetwork = {
+    ...systemNetwork,
+    bindDatagrams(address) {
+      const socket = systemNetwork.bindDatagrams(address)!;
+      fd = socket.fd;
+      return socket;
+    },
+  };
+  const failed = Promise.withResolvers<string>();
+  const server = await serve({
+    hosts: ["127.0.0.1"],
+    port: 0,
+    udpPort: 0,
+    network,
+    onEvent: (event) => event.event === "worker-failed" && failed.resolve(event.error),
+  });
+  const [tcp, udp] = server.addresses.map(({ port }) => port);
+  const spare = libc.symbols.dup(fd);
+  libc.symbols.close(fd);
+  assertEquals(await failed.promise, "Bad file descriptor");
+  libc.symbols.dup2(spare, fd);
+  const over = await sync({ servers: [`127.0.0.1:${tcp}`] });
+  assertEquals(over.synchronised, true);
+  const under = await sync({ servers: [`ntp://127.0.0.1:${udp}`], samples: 1 });
+  assertEquals(under.synchronised, true);
+  await server.stop();
+  libc.symbols.close(spare);
+  libc.close();
+});
+
+/** A server and a client that ask and answer in virtual time. */
+async function simulated(path: Parameters<typeof Object.assign>[1], options = {}) {
+  const world = new World(seed);
+  const host = world.host("server");
+  const client = world.host("client");
+  Object.assign(host.path, path);
+  Object.assign(client.path, path);
+  const server = await world.run(
+    serve({ hosts: ["server"], udpPort: 123, ...host.environment, ...options }),
+  );
+  const ask = (more = {}) =>
+    world.run(sync({ servers: ["ntp://server"], ...client.environment, ...more }));
+  return { world, server, client, ask };
+}
+
+Deno.test("sync() asks a server of NTP four times, two seconds apart", async () => {
+  const { world, server, ask } = await simulated({});
+  const { synchronised, servers } = await ask();
+  assertEquals([synchronised, servers[0]!.figures!.exchanges.length], [true, 4]);
+  const seconds = world.now / 1e9;
+  assert(seconds >= 6 && seconds < 6.5, `${seconds} s`);
+  await world.run(server.stop());
+  assertEquals(server.counters.replies, 4);
+});
+
+Deno.test("sync() sends again what is lost, and believes nothing that comes twice or late", async () => {
+  const { world, server, ask } = await simulated({
+    loss: 0.4,
+    duplicated: 0.5,
+    out: (random: { uniform(): number }) => random.uniform() < 0.2 ? 1.5 : 0.001,
+  });
+  const { synchronised, servers, offset, errorBound } = await ask({ timeout: 60 });
+  assertEquals([synchronised, servers[0]!.figures!.exchanges.length], [true, 4]);
+  assert(Math.abs(offset!) <= errorBound!);
+  await world.run(server.stop());
+});
+
+Deno.test("sync() gives a silent server of NTP its timeout, no more", async () => {
+  const { world, server, ask } = await simulated({ loss: 1 });
+  const { servers } = await ask();
+  assertEquals(servers[0]!.error, "ntp://server did not answer within 5 s");
+  assert(world.now / 1e9 < 5.1);
+  await world.run(server.stop());
+});
+
+Deno.test("sync() obeys the kiss of a server of NTP", async () => {
+  const { world, server, client } = await simulated({}, { rate: 1 });
+  // All at once: four are answered, one is told that this is too often, the others wait.
+  const fixes = await world.run(
+    Promise.all(
+      Array.from(
+        { length: 6 },
+        () => sync({ servers: ["ntp://server"], samples: 1, ...client.environment }),
+      ),
+    ),
+  );
+  const errors = fixes.map(({ servers }) => servers[0]!.error).filter((error) => error !== null);
+  assertEquals(errors, [
+    "ntp://server was asked too often (kiss RATE): wait before asking again",
+  ]);
+  await world.run(server.stop());
+});
