@@ -6,12 +6,13 @@ import { systemClock } from "../src/clock/system_clock.ts";
 import { serve, type ServerEvent, sync } from "../src/mod.ts";
 import { libcSockets } from "../src/net/libc/socket.ts";
 import { systemNetwork } from "../src/net/transport.ts";
-import { decodePacket } from "../src/ntp/packet.ts";
-import { fromTimestamp } from "../src/ntp/timestamp.ts";
+import { decodePacket, encodePacket } from "../src/ntp/packet.ts";
+import { fromTimestamp, toTimestamp } from "../src/ntp/timestamp.ts";
 import { Admission } from "../src/serve/admission.ts";
 import { answerDatagram } from "../src/serve/datagram.ts";
 import { announcement } from "../src/serve/respond.ts";
 import { concat, CORPUS, requestOf } from "./attackers.ts";
+import { GOOD_REPLY } from "./good_reply.ts";
 import { World } from "./simulation/world.ts";
 
 const seed = Number(Deno.env.get("FUZZ_SEED") ?? Date.now() % 2 ** 31);
@@ -215,6 +216,42 @@ Deno.test("a thread that dies is told of and replaced, and TCP goes on", inProce
   libc.symbols.close(spare);
   libc.close();
 });
+
+Deno.test(
+  "sync() believes no reply but that to its own request, from the server it asked",
+  inProcess,
+  async () => {
+    const listen = () => Deno.listenDatagram({ hostname: "127.0.0.1", port: 0, transport: "udp" });
+    const server = listen();
+    const stranger = listen();
+    const { port } = server.addr as Deno.NetAddr;
+    const ports = new Set<number>();
+    const serving = (async () => {
+      for (let i = 0; i < 2; i++) {
+        const [request, client] = await server.receive();
+        ports.add((client as Deno.NetAddr).port);
+        const now = toTimestamp(clock.realtime());
+        const origin = decodePacket(request).transmit;
+        const good = { ...GOOD_REPLY, origin, receive: now, transmit: now };
+        const wrong = toTimestamp(clock.realtime() + 10n * second);
+        const lie = { ...good, receive: wrong, transmit: wrong };
+        await stranger.send(encodePacket(lie), client);
+        await server.send(encodePacket({ ...lie, origin: origin ^ 1n }), client);
+        await server.send(encodePacket(lie).subarray(0, 40), client);
+        await server.send(
+          encodePacket({ ...good, transmit: toTimestamp(clock.realtime()) }),
+          client,
+        );
+      }
+    })();
+    const { offset, errorBound } = await sync({ servers: [`ntp://127.0.0.1:${port}`], samples: 2 });
+    assert(Math.abs(offset!) <= errorBound!, `${offset} s ± ${errorBound} s`);
+    await serving;
+    assertEquals(ports.size, 2, "each request has a source port of its own");
+    server.close();
+    stranger.close();
+  },
+);
 
 /** A server and a client that ask and answer in virtual time. */
 async function simulated(path: Parameters<typeof Object.assign>[1], options = {}) {

@@ -16,20 +16,19 @@ async function missing(): Promise<string | null> {
 const reason = await missing();
 if (reason !== null) console.log(`wireshark: skipped, ${reason}`);
 
-Deno.test(
-  { name: "tshark decodes a session as NTP version 4", ignore: reason !== null },
-  async () => {
-    await using server = await ServeProcess.start(SOURCE, [
-      "--host",
-      "127.0.0.1",
-      "--port",
-      "0",
-      "--stratum",
-      "3",
-    ]);
+for (const transport of ["tcp", "udp"] as const) {
+  const name = `tshark decodes a session over ${transport.toUpperCase()} as NTP version 4`;
+  Deno.test({ name, ignore: reason !== null }, async () => {
+    const args = ["--host", "127.0.0.1", "--port", "0", "--udp-port", "0", "--stratum", "3"];
+    await using server = await ServeProcess.start(SOURCE, args);
+    const udp = String((await server.nextEvent())!["address"]);
+    const address = transport === "tcp" ? server.address : `ntp://${udp}`;
+    const port = address.split(":").at(-1);
+    const samples = transport === "tcp" ? "5" : "1";
+    const filter = `${transport} port ${port}${transport === "tcp" ? " and greater 100" : ""}`;
     const tshark = new Deno.Command("tshark", {
-      args: ["-i", "lo", "-f", `tcp port ${server.port} and greater 100`, "-c", "6"]
-        .concat("-d", `tcp.port==${server.port},ntp`, "-T", "fields", "-E", "separator=|")
+      args: ["-i", "lo", "-f", filter, "-c", "6", "-d", `${transport}.port==${port},ntp`]
+        .concat("-T", "fields", "-E", "separator=|")
         .concat(FIELDS.flatMap((field) => ["-e", field])),
       stdout: "piped",
       stderr: "null",
@@ -37,7 +36,7 @@ Deno.test(
     const output = tshark.output();
     let captured = false;
     output.finally(() => captured = true);
-    while (!captured) await run(SOURCE, "sync", "--quiet", "--samples", "5", server.address);
+    while (!captured) await run(SOURCE, "sync", "--quiet", "--samples", samples, address);
     const { stdout } = await output;
     const rows = new TextDecoder().decode(stdout).trim().split("\n").map((row) => row.split("|"));
     assertEquals(rows.length, 6);
@@ -49,5 +48,5 @@ Deno.test(
       const year = new Date().getUTCFullYear();
       assertEquals(reply[5]!.includes(` ${year} `), true, reply[5]);
     }
-  },
-);
+  });
+}

@@ -276,10 +276,11 @@ class Association {
         this.#stamps = stamps;
         this.#exchanges.push(this.#judge(reply, nonce, departed, arrived));
       } catch (error) {
-        const refused = error instanceof Deno.errors.ConnectionRefused;
-        if (!refused && !(error instanceof LostDatagram)) throw error;
+        if (error instanceof RejectedReply) throw error;
+        signal.throwIfAborted();
         if (this.#exchanges.length === 0) which = (which + 1) % addresses.length;
-        if (refused && which === 0) throw new NoConnection(this.#whyNot(error), { cause: error });
+        const lost = error instanceof LostDatagram;
+        if (!lost && which === 0) throw new NoConnection(this.#whyNot(error), { cause: error });
         continue;
       }
       onSample(this.#exchanges.length);
