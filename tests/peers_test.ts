@@ -133,9 +133,13 @@ async function udpPort(server: ServeProcess): Promise<number> {
 }
 
 /** Noise can only make a measurement worse: the best of a few says what can be had. */
-async function best(limit: number, measure: () => Promise<number>): Promise<void> {
+async function best(
+  limit: number,
+  attempts: number,
+  measure: () => Promise<number>,
+): Promise<void> {
   const seen: number[] = [];
-  for (let i = 0; i < 4; i++) {
+  for (let i = 0; i < attempts; i++) {
     const offset = await measure();
     seen.push(offset);
     if (Math.abs(offset) <= limit) return;
@@ -146,7 +150,7 @@ async function best(limit: number, measure: () => Promise<number>): Promise<void
 test("chronyd -Q with tsync as its only server sees no offset", ["chronyd"], async () => {
   await using server = await serving();
   const port = await udpPort(server);
-  await best(20e-6, () =>
+  await best(20e-6, 6, () =>
     withFolder(async (folder) => {
       const lines = [`server 127.0.0.1 port ${port} iburst`, "port 0", "cmdport 0"];
       await Deno.writeTextFile(
@@ -171,7 +175,7 @@ test("ntpdig sees no offset of tsync's, and its stratum and leap", ["ntpdig"], a
   }
   await using _ = server;
   await udpPort(server);
-  await best(60e-6, async () => {
+  await best(60e-6, 20, async () => {
     const { stdout } = await new Deno.Command("ntpdig", { args: ["-j", "127.0.0.9"] }).output();
     const { offset, stratum, leap } = JSON.parse(new TextDecoder().decode(stdout));
     assert(stratum === 10 || stratum === 2, `stratum ${stratum}`);
