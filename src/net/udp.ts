@@ -57,20 +57,28 @@ export const systemDatagrams: DatagramNetwork = {
   listenDatagrams(address) {
     const socket = Deno.listenDatagram({ ...address, transport: "udp" });
     const { port } = socket.addr as Deno.NetAddr;
+    let closed = false;
     return {
       address: { hostname: address.hostname, port },
       async receive() {
-        try {
-          const [bytes, sender] = await socket.receive();
-          return { bytes, sender: sender as Deno.NetAddr };
-        } catch {
-          return null;
+        for (;;) {
+          try {
+            const [bytes, sender] = await socket.receive();
+            return { bytes, sender: sender as Deno.NetAddr };
+          } catch {
+            // What a client's machine says of an answer that it did not want is nobody's trouble.
+            if (closed) return null;
+            await new Promise((resolve) => setTimeout(resolve, LATER));
+          }
         }
       },
       send(bytes, to) {
         socket.send(bytes, { ...to, transport: "udp" }).catch(() => {});
       },
-      close: () => socket.close(),
+      close() {
+        closed = true;
+        socket.close();
+      },
     };
   },
   bindDatagrams(address) {

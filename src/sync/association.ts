@@ -284,7 +284,7 @@ class Association {
         continue;
       }
       onSample(this.#exchanges.length);
-      this.#deadline.renew();
+      this.#deadline.renew(SPACING);
       if (this.#exchanges.length < samples) await this.#deadline.sleep(SPACING);
     }
   }
@@ -427,9 +427,9 @@ class Deadline {
     return this.#controller.signal;
   }
 
-  /** Gives as much time again from now. */
-  renew(): void {
-    this.#due = this.#environment.clock.monotonic() + this.#span;
+  /** Gives as much time again, after a pause of so many seconds. */
+  renew(pause: number): void {
+    this.#due = this.#environment.clock.monotonic() + nanoseconds(pause) + this.#span;
   }
 
   /** To be called in the end. */

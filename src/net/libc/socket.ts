@@ -79,8 +79,19 @@ function setOption(libc: Libc, fd: number, level: number, option: number, value:
 export function openSocket(libc: Libc, { hostname }: SocketAddress): number {
   const family = hostname.includes(":") ? c.AF_INET6 : c.AF_INET;
   const fd = check(libc, libc.socket(family, c.SOCK_DGRAM | c.SOCK_CLOEXEC, 0));
-  setOption(libc, fd, c.SOL_SOCKET, c.SO_TIMESTAMPNS, 1);
+  stamp(libc, fd);
+  // The kernel needs a moment to begin with stamping, and ends it with the last such socket.
+  if (!stamping) {
+    stamping = true;
+    stamp(libc, check(libc, libc.socket(c.AF_INET, c.SOCK_DGRAM | c.SOCK_CLOEXEC, 0)));
+  }
   return fd;
+}
+
+let stamping = false;
+
+function stamp(libc: Libc, fd: number): void {
+  setOption(libc, fd, c.SOL_SOCKET, c.SO_TIMESTAMPNS, 1);
 }
 
 /** A socket that answers NTP clients. */
