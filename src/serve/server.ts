@@ -138,12 +138,10 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
     port,
     "--port",
   );
-  const events: ServerEvent[] = [];
   const onFailure = (error: string): void => server.notify({ event: "worker-failed", error });
   const datagrams = (address: SocketAddress): DatagramService => {
     const socket = network.bindDatagrams(address);
     if (socket !== null) return new WorkerService(socket, options, stratum, timers, onFailure);
-    events.push({ event: "user-timestamps", transport: "udp" });
     return new EventLoopService(network.listenDatagrams(address), options, clock);
   };
   let services: DatagramService[] = [];
@@ -157,7 +155,9 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   }
   const server = new TcpServer(listeners, services, clock, admission, options);
   server.start();
-  for (const event of events) server.notify(event);
+  if (services.some((service) => service instanceof EventLoopService)) {
+    server.notify({ event: "user-timestamps", transport: "udp" });
+  }
   return server;
 }
 

@@ -253,7 +253,7 @@ export class DatagramSocket {
   constructor(libc: Libc, address: SocketAddress, size: number) {
     this.#libc = libc;
     this.#fd = openSocket(libc, address);
-    const name = encodeAddress(address);
+    const name = encodeAddress(libc, address);
     if (libc.connect(this.#fd, name, name.length) < 0) {
       const error = socketError(libc, errno(libc));
       this.close();

@@ -20,6 +20,7 @@ const SYMBOLS = {
   recvmmsg: { parameters: ["i32", "buffer", "u32", "i32", "usize"], result: "i32" },
   sendmmsg: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
+  if_nametoindex: { parameters: ["buffer"], result: "u32" },
   __errno_location: { parameters: [], result: "usize" },
   __xpg_strerror_r: { parameters: ["i32", "buffer", "usize"], result: "i32" },
   // Deno's own way to addresses and to what lies there needs permission for all libraries.
@@ -124,7 +125,7 @@ export function bindDatagrams(libc: Libc, address: SocketAddress): BoundSocket {
     setOption(libc, fd, c.SOL_SOCKET, c.SO_RCVBUF, RECEIVE_BUFFER);
     const patience = new BigInt64Array([0n, BigInt(PATIENCE * 1e6)]);
     check(libc, libc.setsockopt(fd, c.SOL_SOCKET, c.SO_RCVTIMEO, patience, c.timeval.size));
-    const name = encodeAddress(address);
+    const name = encodeAddress(libc, address);
     check(libc, libc.bind(fd, name, name.length));
     const size = new Uint32Array([name.length]);
     check(libc, libc.getsockname(fd, name, size));
@@ -141,14 +142,23 @@ export function bindDatagrams(libc: Libc, address: SocketAddress): BoundSocket {
 }
 
 /** `struct sockaddr_in` or `sockaddr_in6`, in an array of its own. */
-export function encodeAddress({ hostname, port }: SocketAddress): Uint8Array<ArrayBuffer> {
+export function encodeAddress(
+  libc: Libc,
+  { hostname, port }: SocketAddress,
+): Uint8Array<ArrayBuffer> {
   const v6 = hostname.includes(":");
   const bytes = new Uint8Array(v6 ? c.sockaddr_in6.size : c.sockaddr_in.size);
   const view = new DataView(bytes.buffer);
   view.setUint16(c.sockaddr_in.sin_family, v6 ? c.AF_INET6 : c.AF_INET, true);
   view.setUint16(c.sockaddr_in.sin_port, port);
-  if (v6) bytes.set(parseIPv6(hostname), c.sockaddr_in6.sin6_addr);
-  else bytes.set(hostname.split(".").map(Number), c.sockaddr_in.sin_addr);
+  if (v6) {
+    const [address, zone] = hostname.split("%");
+    bytes.set(parseIPv6(address!), c.sockaddr_in6.sin6_addr);
+    if (zone !== undefined) {
+      const index = libc.if_nametoindex(new TextEncoder().encode(`${zone}\0`));
+      view.setUint32(c.sockaddr_in6.sin6_scope_id, index || Number(zone) || 0, true);
+    }
+  } else bytes.set(hostname.split(".").map(Number), c.sockaddr_in.sin_addr);
   return bytes;
 }
 
