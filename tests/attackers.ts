@@ -12,7 +12,7 @@ import { encodeRequest } from "../src/ntp/packet.ts";
 const bytesOf = (text: string) => new TextEncoder().encode(text);
 
 /** A request. */
-export function requestOf(version = 4, nonce = 1n): Uint8Array {
+export function requestOf(version = 4, nonce = 1n): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(48);
   encodeRequest(bytes, nonce);
   bytes[0] = version << 3 | 3;

@@ -4,7 +4,8 @@ import { compiled, ServeProcess, SOURCE } from "../scripts/program.ts";
 import { openLibc } from "../src/clock/libc.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { serve, type ServerEvent, sync } from "../src/mod.ts";
-import { libcSockets } from "../src/net/libc/socket.ts";
+import { DatagramBatch } from "../src/net/libc/datagrams.ts";
+import { bindDatagrams, libcSockets } from "../src/net/libc/socket.ts";
 import { systemNetwork } from "../src/net/transport.ts";
 import { decodePacket, encodePacket } from "../src/ntp/packet.ts";
 import { fromTimestamp, toTimestamp } from "../src/ntp/timestamp.ts";
@@ -252,6 +253,107 @@ Deno.test(
     stranger.close();
   },
 );
+
+const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+Deno.test(
+  "the kernel says when a datagram came, however late it is looked at",
+  inProcess,
+  async () => {
+    const libc = libcSockets();
+    if (libc === null) return console.log("no libc here: not tried");
+    const socket = Deno.listenDatagram({ hostname: "127.0.0.1", port: 0, transport: "udp" });
+    const bound = bindDatagrams(libc, { hostname: "127.0.0.1", port: 0 });
+    const batch = new DatagramBatch(libc, bound.fd, 48);
+    const lengths: number[] = [];
+    const before = clock.realtime();
+    for (const length of [48, 68, 10]) {
+      await socket.send(new Uint8Array(length), { ...bound.address, transport: "udp" });
+    }
+    const after = clock.realtime();
+    await pause(50);
+    const count = batch.receive();
+    for (let i = 0; i < count; i++) {
+      assert(batch.arrived(i) >= before && batch.arrived(i) <= after);
+      assertEquals(batch.sender(i), "127.0.0.1");
+      lengths.push(batch.length(i));
+    }
+    assertEquals(lengths, [48, 68, 10]);
+    bound.close();
+
+    const port = systemNetwork.openDatagrams(socket.addr as Deno.NetAddr, clock);
+    port.send(requestOf());
+    const [, client] = await socket.receive();
+    const start = clock.monotonic();
+    await socket.send(new Uint8Array(60), client);
+    const end = clock.monotonic();
+    await pause(50);
+    const datagram = (await port.receive(new Uint8Array(48)))!;
+    assertEquals(datagram.length, 60);
+    assert(datagram.arrived >= start && datagram.arrived <= end + 1_000_000n);
+    port.close();
+    socket.close();
+  },
+);
+
+Deno.test("T2 is when the kernel received a request, though the server slept", async () => {
+  if (libcSockets() === null) return console.log("no libc here: not tried");
+  const program = compiled() ?? SOURCE;
+  const args = ["--host", "127.0.0.1", "--port", "0", "--udp-port", "0"];
+  await using server = await ServeProcess.start(program, args);
+  const port = Number(String((await server.nextEvent())!["address"]).split(":")[1]);
+  const to = { hostname: "127.0.0.1", port, transport: "udp" } as const;
+  const socket = Deno.listenDatagram({ hostname: "127.0.0.1", port: 0, transport: "udp" });
+  await socket.send(requestOf(), to);
+  await socket.receive();
+  Deno.kill(server.pid, "SIGSTOP");
+  await socket.send(requestOf(), to);
+  const sent = clock.realtime();
+  await pause(50);
+  Deno.kill(server.pid, "SIGCONT");
+  const [reply] = await socket.receive();
+  assert(fromTimestamp(decodePacket(reply).receive, sent) <= sent);
+  socket.close();
+});
+
+/** A client in virtual time that knows several addresses of one name. */
+async function severalAddresses(behaviours: Record<string, "refuses" | "once" | "answers">) {
+  const world = new World(seed);
+  const host = world.host("good");
+  const client = world.host("client");
+  client.names.set("several", Object.keys(behaviours));
+  const server = await world.run(serve({ hosts: ["good"], udpPort: 123, ...host.environment }));
+  const asked: string[] = [];
+  const network: typeof client.network = {
+    ...client.network,
+    openDatagrams(to, clock) {
+      const behaviour = behaviours[to.hostname]!;
+      const before = asked.filter((each) => each === to.hostname).length;
+      asked.push(to.hostname);
+      if (behaviour === "refuses" || behaviour === "once" && before > 0) {
+        throw new Deno.errors.ConnectionRefused("Connection refused");
+      }
+      return client.network.openDatagrams({ hostname: "good", port: 123 }, clock);
+    },
+  };
+  const { servers } = await world.run(
+    sync({ servers: ["ntp://several"], ...client.environment, network }),
+  );
+  await world.run(server.stop());
+  return { asked, report: servers[0]! };
+}
+
+Deno.test("sync() goes on to another address when one refuses, and stays with who answers", async () => {
+  const { asked, report } = await severalAddresses({ one: "refuses", two: "answers" });
+  assertEquals(asked, ["one", "two", "two", "two", "two"]);
+  assertEquals(report.status, "truechimer");
+});
+
+Deno.test("sync() does not ask again and again who has begun to refuse", async () => {
+  const { asked, report } = await severalAddresses({ one: "refuses", two: "once" });
+  assertEquals(asked, ["one", "two", "two"]);
+  assertEquals([report.status, report.figures!.exchanges.length], ["truechimer", 1]);
+});
 
 /** A server and a client that ask and answer in virtual time. */
 async function simulated(path: Parameters<typeof Object.assign>[1], options = {}) {

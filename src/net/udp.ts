@@ -103,11 +103,14 @@ class KernelPort implements DatagramPort {
   readonly stamps = "kernel";
   readonly #socket: DatagramSocket;
   readonly #clock: Clock;
+  /** When nothing had come yet. */
+  #empty: bigint;
   #closed = false;
 
   constructor(socket: DatagramSocket, clock: Clock) {
     this.#socket = socket;
     this.#clock = clock;
+    this.#empty = clock.monotonic();
   }
 
   send(bytes: Uint8Array<ArrayBuffer>): void {
@@ -116,11 +119,13 @@ class KernelPort implements DatagramPort {
 
   async receive(into: Uint8Array) {
     for (let turn = 0; !this.#closed; turn++) {
+      const before = this.#clock.monotonic();
       const datagram = this.#socket.receive(into);
       if (datagram !== null) {
         const { length, arrived } = datagram;
         return { length, arrived: this.#monotonic(arrived) };
       }
+      this.#empty = before;
       await new Promise<void>((resolve) => {
         if (turn < SOON) setImmediate(resolve);
         else setTimeout(resolve, LATER);
@@ -135,11 +140,16 @@ class KernelPort implements DatagramPort {
     this.#socket.close();
   }
 
-  /** The kernel stamps with the system clock's time: never later than now, nor earlier than it was. */
+  /**
+   * The kernel stamps with the system clock's time. Whatever becomes of that,
+   * a datagram came after nothing had come, and before now.
+   */
   #monotonic(arrived: bigint): bigint {
     const { monotonic, realtime, error } = tie(this.#clock);
     const age = realtime - arrived - error;
-    return arrived === 0n || age < 0n ? monotonic : monotonic - age;
+    if (arrived === 0n || age < 0n) return monotonic;
+    const stamped = monotonic - age;
+    return stamped < this.#empty ? this.#empty : stamped;
   }
 }
 
@@ -171,7 +181,7 @@ class UserPort implements DatagramPort {
       const arrived = this.#clock.monotonic();
       const [bytes, sender] = datagram;
       const { hostname, port } = sender as Deno.NetAddr;
-      if (hostname !== this.#server.hostname || port !== this.#server.port) continue;
+      if (port !== this.#server.port || !this.#isServer(hostname)) continue;
       into.set(bytes.subarray(0, into.length));
       return { length: bytes.length, arrived };
     }
@@ -183,6 +193,14 @@ class UserPort implements DatagramPort {
     } catch {
       // It was closed already.
     }
+  }
+
+  /** The same address may be written in several ways, and an unspecified one is this machine's. */
+  #isServer(hostname: string): boolean {
+    const plain = (text: string) =>
+      new URL(`http://${text.includes(":") ? `[${text.split("%")[0]}]` : text}`).hostname;
+    const server = plain(this.#server.hostname);
+    return server === "0.0.0.0" || server === "[::]" || server === plain(hostname);
   }
 }
 
@@ -234,7 +252,7 @@ export async function exchangeDatagrams(
       const datagram = await port.receive(reply);
       signal.throwIfAborted();
       if (datagram === null) throw new LostDatagram("did not answer");
-      if (datagram.length < PACKET_SIZE || !belongs(reply, request)) continue;
+      if (datagram.length !== PACKET_SIZE || !belongs(reply, request)) continue;
       return { departed, arrived: datagram.arrived, stamps };
     }
   } finally {

@@ -19,7 +19,7 @@ import {
   streamChannel,
 } from "../net/transport.ts";
 import { looksLikeTls, TlsError } from "../net/tls.ts";
-import { exchangeDatagrams, LostDatagram } from "../net/udp.ts";
+import { type DatagramStamps, exchangeDatagrams, LostDatagram } from "../net/udp.ts";
 import { encodeRequest, type Packet, PACKET_SIZE } from "../ntp/packet.ts";
 import {
   fromTimestamp,
@@ -130,6 +130,7 @@ export async function measure(
   const deadline = new Deadline(environment, options.timeout, options.signal);
   try {
     for (let burst = 0; burst < BURSTS; burst++) {
+      if (burst > 0 && server.transport === "ntp") await deadline.pause(SPACING);
       const association = new Association(server, options, environment, deadline);
       const outcome = await association.run();
       if (outcome !== null) return outcome;
@@ -160,6 +161,7 @@ class Association {
   /** The address that is tried, and the one that the exchanges were with. */
   #address: string | null = null;
   #measured: string | null = null;
+  #answered: SocketAddress | null = null;
   readonly #start: Tie;
 
   constructor(
@@ -210,12 +212,9 @@ class Association {
         this.#options.signal.throwIfAborted();
         const failure = this.#failure(error);
         if (attempt === attempts || !this.#mayRecover(error)) return failure;
-        try {
-          await this.#deadline.sleep(RETRY_PAUSE * attempt);
-        } catch {
-          this.#options.signal.throwIfAborted();
-          return failure;
-        }
+        const isNtp = this.#server.transport === "ntp";
+        await this.#deadline.pause(isNtp ? SPACING : RETRY_PAUSE * attempt);
+        if (this.#deadline.signal.aborted) return failure;
       }
     }
   }
@@ -247,42 +246,36 @@ class Association {
   }
 
   /**
-   * One datagram after another, with pauses. Those that get lost are sent
-   * again, to the next address as long as none has answered.
+   * One datagram after another, with pauses. What gets lost is sent again, to
+   * another address as long as none has answered: after that to this one only,
+   * since another may be another machine, with another clock.
    */
   async #converseByDatagrams(): Promise<void> {
-    const { network, clock, timers } = this.#environment;
+    const { network, clock, timers, nonce: random } = this.#environment;
     const { samples, onSample } = this.#options;
-    const addresses = await this.#resolve();
+    const { signal } = this.#deadline;
+    let candidates = this.#answered === null ? await this.#resolve() : [this.#answered];
     const request = new Uint8Array(PACKET_SIZE);
     const reply = this.#reply = new Uint8Array(PACKET_SIZE);
-    let which = 0;
     while (this.#exchanges.length < samples) {
-      const server = addresses[which]!;
+      const [server, ...others] = candidates as [SocketAddress, ...SocketAddress[]];
       this.#address = formatAddress(server);
-      const { signal } = this.#deadline;
-      const nonce = this.#environment.nonce();
+      const nonce = random();
       encodeRequest(request, nonce);
+      let stamps: DatagramStamps;
       try {
-        const { departed, arrived, stamps } = await exchangeDatagrams(
-          network,
-          server,
-          request,
-          reply,
-          clock,
-          timers,
-          signal,
-        );
-        this.#stamps = stamps;
-        this.#exchanges.push(this.#judge(reply, nonce, departed, arrived));
+        stamps = await exchangeDatagrams(network, server, request, reply, clock, timers, signal);
       } catch (error) {
-        if (error instanceof RejectedReply) throw error;
         signal.throwIfAborted();
-        if (this.#exchanges.length === 0) which = (which + 1) % addresses.length;
-        const lost = error instanceof LostDatagram;
-        if (!lost && which === 0) throw new NoConnection(this.#whyNot(error), { cause: error });
-        continue;
+        // Who is lost to may hear the next; who refuses is not asked again.
+        candidates = error instanceof LostDatagram ? [...others, server] : others;
+        if (candidates.length > 0) continue;
+        throw new NoConnection(this.#whyNot(error), { cause: error });
       }
+      this.#answered = server;
+      candidates = [server];
+      this.#exchanges.push(this.#judge(reply, nonce, stamps.departed, stamps.arrived));
+      this.#stamps = stamps.stamps;
       onSample(this.#exchanges.length);
       this.#deadline.renew(SPACING);
       if (this.#exchanges.length < samples) await this.#deadline.sleep(SPACING);
@@ -368,7 +361,10 @@ class Association {
 
   /** Is a new conversation worth trying? */
   #mayRecover(error: unknown): boolean {
-    if (error instanceof RejectedReply) return error.rejection !== "kiss";
+    if (error instanceof RejectedReply) {
+      const isNtp = this.#server.transport === "ntp";
+      return error.rejection !== "kiss" && !(isNtp && error.isFinal);
+    }
     return error instanceof ChannelError && !looksLikeTls(this.#reply);
   }
 
@@ -448,6 +444,15 @@ class Deadline {
       return await Promise.race([promise, aborted]);
     } finally {
       this.signal.removeEventListener("abort", onAbort);
+    }
+  }
+
+  /** Sleeps, and goes on when there is no time left. */
+  async pause(seconds: number): Promise<void> {
+    try {
+      await this.sleep(seconds);
+    } catch {
+      this.#outer.throwIfAborted();
     }
   }
 

@@ -32,6 +32,9 @@ function align(length: number): number {
   return (length + 7) & ~7;
 }
 
+/** Room for a socket's address. */
+const NAME = 32;
+
 /** Room for control data: a timestamp and the address that was asked. */
 const CONTROL = 128;
 
@@ -83,6 +86,9 @@ function layOut(
   arena.point(header + c.msghdr.msg_control, control);
 }
 
+/** Waits for one, and says how long each really is. */
+const RECEIVING = c.MSG_WAITFORONE | c.MSG_TRUNC;
+
 /** Datagrams taken and answered at once. */
 export const BATCH = 64;
 
@@ -110,11 +116,11 @@ export class DatagramBatch {
     this.#libc = libc;
     this.#fd = fd;
     this.#size = size;
-    const each = 2 * c.mmsghdr.size + 2 * c.iovec.size + 2 * size + 32 + CONTROL;
+    const each = 2 * c.mmsghdr.size + 2 * c.iovec.size + 2 * size + NAME + CONTROL;
     const arena = this.#arena = new Arena(libc, BATCH * (each + 64));
     this.#received = arena.take(BATCH * c.mmsghdr.size);
     this.#sent = arena.take(BATCH * c.mmsghdr.size);
-    this.#names = arena.take(BATCH * 32);
+    this.#names = arena.take(BATCH * NAME);
     this.#controls = arena.take(BATCH * CONTROL);
     const requests = arena.take(BATCH * size);
     const replies = arena.take(BATCH * size);
@@ -123,7 +129,7 @@ export class DatagramBatch {
     this.requests = slices(requests);
     this.replies = slices(replies);
     for (let i = 0; i < BATCH; i++) {
-      const name = this.#names + i * 32;
+      const name = this.#names + i * NAME;
       const control = this.#controls + i * CONTROL;
       const [from, to] = [this.#received, this.#sent].map((start) => start + i * c.mmsghdr.size);
       layOut(arena, from!, name, requests + i * size, size, control);
@@ -146,7 +152,7 @@ export class DatagramBatch {
       view.setUint32(at + c.msghdr.msg_controllen, CONTROL, true);
     }
     this.#ready = 0;
-    const count = this.#libc.recvmmsg(this.#fd, this.#receiving, BATCH, c.MSG_WAITFORONE, 0n);
+    const count = this.#libc.recvmmsg(this.#fd, this.#receiving, BATCH, RECEIVING, 0n);
     if (count >= 0) return count;
     const number = errno(this.#libc);
     if (number === c.EAGAIN || number === c.EINTR) return 0;
@@ -171,7 +177,7 @@ export class DatagramBatch {
 
   /** Who sent one: its IP address. */
   sender(i: number): string {
-    const name = this.#names + i * 32;
+    const name = this.#names + i * NAME;
     const { view } = this.#arena;
     if (view.getUint16(name, true) === c.AF_INET) {
       return dotted(view, name + c.sockaddr_in.sin_addr);
@@ -190,7 +196,7 @@ export class DatagramBatch {
     const from = this.#received + i * c.mmsghdr.size;
     const to = this.#sent + this.#ready * c.mmsghdr.size;
     // The reply takes the place of its turn; who and whence are those of the request.
-    this.#arena.point(to + c.msghdr.msg_name, this.#names + i * 32);
+    this.#arena.point(to + c.msghdr.msg_name, this.#names + i * NAME);
     view.setUint32(
       to + c.msghdr.msg_namelen,
       view.getUint32(from + c.msghdr.msg_namelen, true),
@@ -209,7 +215,7 @@ export class DatagramBatch {
   send(): void {
     for (let at = 0; at < this.#ready;) {
       const rest = at === 0 ? this.#sending : this.#sending.subarray(at * c.mmsghdr.size);
-      const count = this.#libc.sendmmsg(this.#fd, rest, this.#ready - at, 0);
+      const count = this.#libc.sendmmsg(this.#fd, rest, this.#ready - at, c.MSG_DONTWAIT);
       at += Math.max(1, count); // The first of the rest failed: the others may not.
     }
   }
@@ -224,12 +230,24 @@ export class DatagramBatch {
     while (at + c.cmsghdr.size <= end) {
       length = view.getUint32(at + c.cmsghdr.cmsg_len, true);
       const level = view.getInt32(at + c.cmsghdr.cmsg_level, true);
+      const data = at + c.cmsghdr.size;
+      // The way back is the routing table's to choose, but for neighbours with local addresses.
+      if (level === c.IPPROTO_IP) view.setInt32(data + c.in_pktinfo.ipi_ifindex, 0, true);
+      if (level === c.IPPROTO_IPV6 && !this.#isLinkLocal(i)) {
+        view.setInt32(data + c.in6_pktinfo.ipi6_ifindex, 0, true);
+      }
       if (level === c.IPPROTO_IP || level === c.IPPROTO_IPV6) break;
       at += align(Math.max(length, c.cmsghdr.size));
       length = 0;
     }
     this.#arena.point(to + c.msghdr.msg_control, at);
     view.setUint32(to + c.msghdr.msg_controllen, align(length), true);
+  }
+
+  /** Is the sender's address one of fe80::/10? */
+  #isLinkLocal(i: number): boolean {
+    const address = this.#names + i * NAME + c.sockaddr_in6.sin6_addr;
+    return (this.#arena.view.getUint16(address) & 0xffc0) === 0xfe80;
   }
 }
 
@@ -275,14 +293,16 @@ export class DatagramSocket {
   /**
    * Takes a datagram if there is one, never waiting.
    *
-   * @returns How many bytes were put into `into`, and when the kernel received
+   * @returns How many bytes it has, of which `into` holds the first, and when the kernel received
    * them: nanoseconds since the Unix epoch; `null` if there is none.
    * @throws {Deno.errors.ConnectionRefused} if the server's machine says that nobody listens.
    */
   receive(into: Uint8Array): { readonly length: number; readonly arrived: bigint } | null {
     const { view } = this.#arena;
     view.setUint32(this.#header + c.msghdr.msg_controllen, CONTROL, true);
-    const length = Number(this.#libc.recvmsg(this.#fd, this.#headerBytes, c.MSG_DONTWAIT));
+    const length = Number(
+      this.#libc.recvmsg(this.#fd, this.#headerBytes, c.MSG_DONTWAIT | c.MSG_TRUNC),
+    );
     if (length < 0) {
       const number = errno(this.#libc);
       if (number === c.EAGAIN || number === c.EINTR) return null;

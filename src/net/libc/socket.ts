@@ -40,11 +40,13 @@ export function libcSockets(): Libc | null {
   return library?.symbols ?? null;
 }
 
+/** Made before: making it could be a call that changes the error. */
+const lastError = new Int32Array(1);
+
 /** The last call's error. To be asked for at once. */
 export function errno(libc: Libc): number {
-  const number = new Int32Array(1);
-  libc.copyFrom(number, libc.__errno_location(), 4n);
-  return number[0]!;
+  libc.copyFrom(lastError, libc.__errno_location(), 4n);
+  return lastError[0]!;
 }
 
 /** An error number in the words, and as the class, of Deno. */
@@ -80,7 +82,12 @@ function setOption(libc: Libc, fd: number, level: number, option: number, value:
 export function openSocket(libc: Libc, { hostname }: SocketAddress): number {
   const family = hostname.includes(":") ? c.AF_INET6 : c.AF_INET;
   const fd = check(libc, libc.socket(family, c.SOCK_DGRAM | c.SOCK_CLOEXEC, 0));
-  stamp(libc, fd);
+  try {
+    stamp(libc, fd);
+  } catch (error) {
+    libc.close(fd);
+    throw error;
+  }
   // The kernel needs a moment to begin with stamping, and ends it with the last such socket.
   if (!stamping) {
     stamping = true;
@@ -119,7 +126,7 @@ export function bindDatagrams(libc: Libc, address: SocketAddress): BoundSocket {
   const fd = openSocket(libc, address);
   try {
     if (address.hostname.includes(":")) {
-      setOption(libc, fd, c.IPPROTO_IPV6, c.IPV6_V6ONLY, address.hostname === "::" ? 0 : 1);
+      setOption(libc, fd, c.IPPROTO_IPV6, c.IPV6_V6ONLY, isWildcard(address) ? 0 : 1);
       setOption(libc, fd, c.IPPROTO_IPV6, c.IPV6_RECVPKTINFO, 1);
     } else setOption(libc, fd, c.IPPROTO_IP, c.IP_PKTINFO, 1);
     setOption(libc, fd, c.SOL_SOCKET, c.SO_RCVBUF, RECEIVE_BUFFER);
@@ -139,6 +146,10 @@ export function bindDatagrams(libc: Libc, address: SocketAddress): BoundSocket {
     libc.close(fd);
     throw error;
   }
+}
+
+function isWildcard({ hostname }: SocketAddress): boolean {
+  return parseIPv6(hostname.split("%")[0]!).every((byte) => byte === 0);
 }
 
 /** `struct sockaddr_in` or `sockaddr_in6`, in an array of its own. */

@@ -14,11 +14,10 @@ export const msghdr = {
   msg_iovlen: 24,
   msg_control: 32,
   msg_controllen: 40,
-  msg_flags: 48,
 } as const;
 
 /** Begins with a `msghdr`. */
-export const mmsghdr = { size: 64, msg_hdr: 0, msg_len: 56 } as const;
+export const mmsghdr = { size: 64, msg_len: 56 } as const;
 
 export const iovec = { size: 16, iov_base: 0, iov_len: 8 } as const;
 
@@ -38,9 +37,9 @@ export const sockaddr_in6 = {
   sin6_scope_id: 24,
 } as const;
 
-export const in_pktinfo = { size: 12 } as const;
+export const in_pktinfo = { size: 12, ipi_ifindex: 0 } as const;
 
-export const in6_pktinfo = { size: 20 } as const;
+export const in6_pktinfo = { size: 20, ipi6_ifindex: 16 } as const;
 
 export const AF_INET = 2;
 export const AF_INET6 = 10;
@@ -56,7 +55,7 @@ export const IP_PKTINFO = 8;
 export const IPPROTO_IPV6 = 41;
 export const IPV6_V6ONLY = 26;
 export const IPV6_RECVPKTINFO = 49;
-export const IPV6_PKTINFO = 50;
+export const MSG_TRUNC = 0x20;
 export const MSG_DONTWAIT = 0x40;
 export const MSG_WAITFORONE = 0x10000;
 
