@@ -78,15 +78,17 @@ Deno.test(`fuzz: of ${DATAGRAMS} datagrams those are answered that deserve it`, 
 });
 
 for (const program of [SOURCE, ...compiled() === null ? [] : [compiled()!]]) {
-  Deno.test(`${program.name}: fuzz: datagrams to the real program`, async () => {
+  Deno.test(`${program.name}: fuzz: as many to the real program`, async () => {
     const args = ["--host", "127.0.0.1", "--port", "0", "--udp-port", "0", "--rate", "0"];
     await using server = await ServeProcess.start(program, args);
     const { address } = (await server.nextEvent())!;
     const port = Number(String(address).split(":")[1]);
     const to = { hostname: "127.0.0.1", port, transport: "udp" } as const;
     const socket = Deno.listenDatagram({ hostname: "127.0.0.1", port: 0, transport: "udp" });
-    for (const [i, bytes] of fc.sample(datagrams, { numRuns: 3000, seed }).entries()) {
-      if (bytes.length > 0) await socket.send(bytes, to);
+    const all = fc.sample(datagrams, { numRuns: DATAGRAMS, seed });
+    for (let i = 0; i < all.length; i += 20) {
+      const some = all.slice(i, i + 20).filter((bytes) => bytes.length > 0);
+      for (const bytes of some) await socket.send(bytes, to);
       // A request of our own: all that came before it has been looked at when it is answered.
       const nonce = BigInt(i) + 0x7357_0000_0000_0000n;
       await socket.send(requestOf(4, nonce), to);
@@ -97,7 +99,7 @@ for (const program of [SOURCE, ...compiled() === null ? [] : [compiled()!]]) {
         if (decodePacket(reply).origin === nonce) break;
         replies++;
       }
-      assertEquals(replies, deserves(bytes) ? 1 : 0, `of ${bytes}`);
+      assertEquals(replies, some.filter(deserves).length, `of those from ${i} on`);
     }
     socket.close();
     const { code, log } = await server.stop();

@@ -122,7 +122,7 @@ export class EventLoopService implements DatagramService {
   readonly #listener: DatagramListener;
   readonly #clock: Clock;
   readonly #admission: Admission;
-  readonly #running: Promise<void>;
+  #running: Promise<void> | null = null;
   #announced: Uint8Array = new Uint8Array();
   #replies = 0;
   #refusals = new Map<DatagramRefusal, number>();
@@ -132,7 +132,6 @@ export class EventLoopService implements DatagramService {
     this.address = listener.address;
     this.#clock = clock;
     this.#admission = new Admission(limits);
-    this.#running = this.#run();
   }
 
   count() {
@@ -145,11 +144,12 @@ export class EventLoopService implements DatagramService {
   announce(announced: Uint8Array, now: bigint): void {
     this.#announced = announced;
     this.#admission.forget(now);
+    this.#running ??= this.#run(); // Before, it had nothing to say.
   }
 
-  stop(): Promise<void> {
+  async stop(): Promise<void> {
     this.#listener.close();
-    return this.#running;
+    await this.#running;
   }
 
   close(): void {

@@ -31,8 +31,6 @@ export const sockaddr_in = { size: 16, sin_family: 0, sin_port: 2, sin_addr: 4 }
 
 export const sockaddr_in6 = {
   size: 28,
-  sin6_family: 0,
-  sin6_port: 2,
   sin6_addr: 8,
   sin6_scope_id: 24,
 } as const;
