@@ -241,6 +241,7 @@ Deno.test(
         await stranger.send(encodePacket(lie), client);
         await server.send(encodePacket({ ...lie, origin: origin ^ 1n }), client);
         await server.send(encodePacket(lie).subarray(0, 40), client);
+        await server.send(concat([encodePacket(lie), new Uint8Array(12)]), client);
         await server.send(
           encodePacket({ ...good, transmit: toTimestamp(clock.realtime()) }),
           client,
