@@ -102,7 +102,8 @@ class Chronyd implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.child.kill("SIGTERM");
+    // faketime would keep the signal to itself.
+    Deno.kill(Number(await Deno.readTextFile(`${this.folder}/pid`)), "SIGTERM");
     await this.child.status;
     await Deno.remove(this.folder, { recursive: true });
   }
