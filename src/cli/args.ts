@@ -7,7 +7,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import config from "../../deno.json" with { type: "json" };
 import type { ServeOptions, SyncOptions } from "../mod.ts";
-import { DEFAULT_PORT } from "../net/address.ts";
+import { DEFAULT_PORT, NTP_PORT } from "../net/address.ts";
 import { parsePrefix } from "../serve/admission.ts";
 
 /** The version of this program. */
@@ -52,9 +52,6 @@ interface Command {
   readonly epilogue: string;
 }
 
-/** UDP port of NTP (RFC 5905, section 7.2). */
-const NTP_PORT = 123;
-
 const HELP: Flag = { name: "help", help: "show this help" };
 
 const COMMANDS: Readonly<Record<CommandName, Command>> = {
@@ -70,7 +67,11 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
       },
       { name: "port", value: "N", help: `TCP port, 0 picks one (default: ${DEFAULT_PORT})` },
       { name: "udp", help: "answer NTP clients over UDP too" },
-      { name: "udp-port", value: "N", help: "the port for that, implies --udp (default: 123)" },
+      {
+        name: "udp-port",
+        value: "N",
+        help: `the port for that, implies --udp (default: ${NTP_PORT})`,
+      },
       {
         name: "tls-cert",
         value: "FILE",
@@ -118,8 +119,8 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
   sync: {
     synopsis: "tsync sync [SERVER]... [options]",
     about: "Measure how far the local clock is from the servers'.\n" +
-      "SERVER is host, host:port or [IPv6]:port, alone or after tcp:// or tls:// (port 10085),\n" +
-      `or ntp:// (NTP over UDP, port 123). Default: localhost.`,
+      "SERVER is host, host:port or [IPv6]:port, alone or after tcp:// or tls:// " +
+      `(port ${DEFAULT_PORT}),\nor ntp:// (NTP over UDP, port ${NTP_PORT}). Default: localhost.`,
     flags: [
       {
         name: "samples",

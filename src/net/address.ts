@@ -10,10 +10,13 @@ export type TransportName = "tcp" | "tls" | "ntp";
 /** TCP port of tsync, with and without TLS. */
 export const DEFAULT_PORT = 10085;
 
+/** UDP port of NTP (RFC 5905, section 7.2). */
+export const NTP_PORT = 123;
+
 const DEFAULT_PORTS: Readonly<Record<TransportName, number>> = {
   tcp: DEFAULT_PORT,
   tls: DEFAULT_PORT,
-  ntp: 123,
+  ntp: NTP_PORT,
 };
 
 /** An IP address (or a name that resolves to some) and a port. */
@@ -82,4 +85,10 @@ function isIPv6(text: string): boolean {
 /** `192.0.2.7:10085` or `[2001:db8::7]:10085`. */
 export function formatAddress({ hostname, port }: SocketAddress): string {
   return hostname.includes(":") ? `[${hostname}]:${port}` : `${hostname}:${port}`;
+}
+
+/** The one spelling of an IP address, of those that it has, without a zone: IPv6 in hexadecimal groups. */
+export function canonical(address: string): string {
+  if (!address.includes(":")) return new URL(`http://${address}`).hostname;
+  return new URL(`http://[${address.split("%")[0]}]`).hostname.slice(1, -1);
 }

@@ -11,7 +11,8 @@
  */
 
 import { openLibc } from "../clock/libc.ts";
-import type { SocketAddress } from "./address.ts";
+import { canonical, type SocketAddress } from "./address.ts";
+import { sockaddr_in, sockaddr_in6 } from "./libc/structures.ts";
 
 const SYMBOLS = {
   getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
@@ -24,16 +25,6 @@ const SYMBOLS = {
 const IPPROTO_TCP = 6;
 const TCP_NODELAY = 1;
 const SHUT_RDWR = 2;
-
-/**
- * `struct sockaddr_in` and `sockaddr_in6` (netinet/in.h): told apart by their
- * size, and with port and address at the same place, on Linux and macOS.
- */
-const SOCKADDR = {
-  port: 2,
-  v4: { size: 16, address: 4 },
-  v6: { size: 28, address: 8 },
-} as const;
 
 /** Descriptors in a row that are none of a connection, after which there will be no more. */
 const GAP = 4096;
@@ -65,7 +56,7 @@ export function hangUp(connections: readonly Ends[]): void {
   }
 }
 
-const bytes = new Uint8Array(SOCKADDR.v6.size);
+const bytes = new Uint8Array(sockaddr_in6.size);
 const view = new DataView(bytes.buffer);
 const size = new Uint32Array(1);
 
@@ -80,7 +71,7 @@ function* sockets(
     if (!ask(by, fd)) continue;
     last = fd;
     // Only a few are looked at closely: there may be ten thousand.
-    if (ports.has(view.getUint16(SOCKADDR.port))) yield { fd, name: keyOf() };
+    if (ports.has(view.getUint16(sockaddr_in.sin_port))) yield { fd, name: keyOf() };
   }
 }
 
@@ -92,23 +83,23 @@ function nameOf(by: "getpeername" | "getsockname", fd: number): string | null {
 function ask(by: "getpeername" | "getsockname", fd: number): boolean {
   size[0] = bytes.length;
   if (library!.symbols[by](fd, bytes, size) !== 0) return false;
-  return size[0] === SOCKADDR.v4.size || size[0] === SOCKADDR.v6.size;
+  // Told apart by their size, with port and address at the same place, macOS's are as Linux's.
+  return size[0] === sockaddr_in.size || size[0] === sockaddr_in6.size;
 }
 
 function key({ hostname, port }: SocketAddress): string {
-  const host = hostname.includes(":") ? `[${hostname}]` : hostname;
-  return `${port} ${new URL(`http://${host}`).hostname}`;
+  return `${port} ${canonical(hostname)}`;
 }
 
 function keyOf(): string {
-  const port = view.getUint16(SOCKADDR.port);
-  const { v4, v6 } = SOCKADDR;
-  if (size[0] === v4.size) {
-    return `${port} ${bytes.subarray(v4.address, v4.address + 4).join(".")}`;
+  const port = view.getUint16(sockaddr_in.sin_port);
+  const { sin_addr } = sockaddr_in;
+  if (size[0] === sockaddr_in.size) {
+    return `${port} ${bytes.subarray(sin_addr, sin_addr + 4).join(".")}`;
   }
   const groups = Array.from(
     { length: 8 },
-    (_, i) => view.getUint16(v6.address + 2 * i).toString(16),
+    (_, i) => view.getUint16(sockaddr_in6.sin6_addr + 2 * i).toString(16),
   );
   return key({ hostname: groups.join(":"), port });
 }

@@ -7,7 +7,7 @@
 import { setImmediate } from "node:timers";
 import { type Clock, tie, type Timers } from "../clock/clock.ts";
 import { OFFSET, PACKET_SIZE } from "../ntp/packet.ts";
-import type { SocketAddress } from "./address.ts";
+import { canonical, type SocketAddress } from "./address.ts";
 import { DatagramSocket } from "./libc/datagrams.ts";
 import { bindDatagrams, type BoundSocket, libcSockets } from "./libc/socket.ts";
 
@@ -197,10 +197,8 @@ class UserPort implements DatagramPort {
 
   /** The same address may be written in several ways, and an unspecified one is this machine's. */
   #isServer(hostname: string): boolean {
-    const plain = (text: string) =>
-      new URL(`http://${text.includes(":") ? `[${text.split("%")[0]}]` : text}`).hostname;
-    const server = plain(this.#server.hostname);
-    return server === "0.0.0.0" || server === "[::]" || server === plain(hostname);
+    const server = canonical(this.#server.hostname);
+    return server === "0.0.0.0" || server === "::" || server === canonical(hostname);
   }
 }
 

@@ -5,6 +5,7 @@
  */
 
 import { BlockList, isIP } from "node:net";
+import { SECOND } from "../ntp/timestamp.ts";
 
 /** Why a client is not answered, or no longer. */
 export type AdmissionRefusal = "denied" | "max-clients" | "max-clients-per-address" | "rate";
@@ -30,7 +31,7 @@ const BURST = 4;
 const STRANGERS = 50_000;
 
 /** Nanoseconds between two kisses by datagram to one address. */
-const KISS_INTERVAL = 1_000_000_000n;
+const KISS_INTERVAL = SECOND;
 
 /** What is known of one address. */
 export interface Client {

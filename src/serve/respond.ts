@@ -81,8 +81,8 @@ export function respond(
 }
 
 /**
- * Makes a reply a kiss-o'-death (RFC 5905, section 7.4): it says why there is
- * no time in it.
+ * Makes a reply a kiss-o'-death (RFC 5905, section 7.4): it says why its
+ * time is not to be used. T3 is written as into any reply.
  *
  * @param code Four letters, such as `RATE`.
  */
@@ -91,8 +91,6 @@ export function kiss(reply: Uint8Array, code: string): void {
   view.setUint8(0, view.getUint8(0) | LEAP.indexOf("unsynchronised") << 6);
   view.setUint8(1, 0);
   view.setUint32(OFFSET.referenceId, encodeReferenceId(code));
-  // No time: T3 is T2, which the client needs not even read.
-  view.setBigUint64(OFFSET.transmit, view.getBigUint64(OFFSET.receive));
 }
 
 /** Writes T3 into a reply. The write to the wire is to follow at once. */

@@ -153,7 +153,7 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
       throw error;
     }
   }
-  const server = new TcpServer(listeners, services, clock, admission, options);
+  const server = new NtpServer(listeners, services, clock, admission, options);
   server.start();
   if (services.some((service) => service instanceof EventLoopService)) {
     server.notify({ event: "user-timestamps", transport: "udp" });
@@ -260,7 +260,7 @@ function listenErrorText(error: unknown, flag: string): string {
   return errorText(error);
 }
 
-class TcpServer implements Server {
+class NtpServer implements Server {
   readonly addresses: readonly SocketAddress[];
   readonly counters: Counters = {
     connections: 0,

@@ -10,12 +10,13 @@ import { DatagramBatch } from "../net/libc/datagrams.ts";
 import { libcSockets } from "../net/libc/socket.ts";
 import { errorText } from "../net/transport.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
+import { SECOND } from "../ntp/timestamp.ts";
 import { Admission } from "./admission.ts";
 import { answerDatagram, DATAGRAM_REFUSALS, SHARED, type WorkerOrder } from "./datagram.ts";
 import { announcement, stampTransmit } from "./respond.ts";
 
 /** Nanoseconds between two looks at the kernel's clock. */
-const TICK = 1_000_000_000n;
+const TICK = SECOND;
 
 function serveDatagrams({ fd, stratum, limits, shared }: WorkerOrder): void {
   const figures = new Float64Array(shared);

@@ -101,7 +101,6 @@ export class DatagramBatch {
   readonly #libc: Libc;
   readonly #fd: number;
   readonly #arena: Arena;
-  readonly #size: number;
   readonly #received: number;
   readonly #sent: number;
   readonly #names: number;
@@ -115,9 +114,8 @@ export class DatagramBatch {
   constructor(libc: Libc, fd: number, size: number) {
     this.#libc = libc;
     this.#fd = fd;
-    this.#size = size;
-    const each = 2 * c.mmsghdr.size + 2 * c.iovec.size + 2 * size + NAME + CONTROL;
-    const arena = this.#arena = new Arena(libc, BATCH * (each + 64));
+    const each = 2 * c.mmsghdr.size + 2 * c.iovec.size + 2 * align(size) + NAME + CONTROL;
+    const arena = this.#arena = new Arena(libc, BATCH * each);
     this.#received = arena.take(BATCH * c.mmsghdr.size);
     this.#sent = arena.take(BATCH * c.mmsghdr.size);
     this.#names = arena.take(BATCH * NAME);
@@ -270,8 +268,8 @@ export class DatagramSocket {
   /** @throws {Error} if the address cannot be reached from here. */
   constructor(libc: Libc, address: SocketAddress, size: number) {
     this.#libc = libc;
-    this.#fd = openSocket(libc, address);
     const name = encodeAddress(libc, address);
+    this.#fd = openSocket(libc, address);
     if (libc.connect(this.#fd, name, name.length) < 0) {
       const error = socketError(libc, errno(libc));
       this.close();

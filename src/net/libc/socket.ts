@@ -6,7 +6,7 @@
  */
 
 import { openLibc } from "../../clock/libc.ts";
-import type { SocketAddress } from "../address.ts";
+import { canonical, type SocketAddress } from "../address.ts";
 import * as c from "./structures.ts";
 
 const SYMBOLS = {
@@ -113,7 +113,7 @@ export interface BoundSocket {
 /** Seconds after which a server that waits for datagrams looks around. */
 const PATIENCE = 0.2;
 
-/** Bytes that may wait to be read: 1,500 requests, as the kernel counts. */
+/** Bytes that may wait to be read, if the kernel grants so many. */
 const RECEIVE_BUFFER = 1 << 20;
 
 /**
@@ -149,7 +149,7 @@ export function bindDatagrams(libc: Libc, address: SocketAddress): BoundSocket {
 }
 
 function isWildcard({ hostname }: SocketAddress): boolean {
-  return parseIPv6(hostname.split("%")[0]!).every((byte) => byte === 0);
+  return canonical(hostname) === "::";
 }
 
 /** `struct sockaddr_in` or `sockaddr_in6`, in an array of its own. */
@@ -163,8 +163,8 @@ export function encodeAddress(
   view.setUint16(c.sockaddr_in.sin_family, v6 ? c.AF_INET6 : c.AF_INET, true);
   view.setUint16(c.sockaddr_in.sin_port, port);
   if (v6) {
-    const [address, zone] = hostname.split("%");
-    bytes.set(parseIPv6(address!), c.sockaddr_in6.sin6_addr);
+    const zone = hostname.split("%")[1];
+    bytes.set(parseIPv6(hostname), c.sockaddr_in6.sin6_addr);
     if (zone !== undefined) {
       const index = libc.if_nametoindex(new TextEncoder().encode(`${zone}\0`));
       view.setUint32(c.sockaddr_in6.sin6_scope_id, index || Number(zone) || 0, true);
@@ -173,11 +173,9 @@ export function encodeAddress(
   return bytes;
 }
 
-/** The 16 bytes of an IPv6 address as text, without a zone. */
+/** The 16 bytes of an IPv6 address. */
 function parseIPv6(text: string): Uint8Array {
-  // URL writes it in hexadecimal groups, with at most one `::`.
-  const canonical = new URL(`http://[${text}]`).hostname.slice(1, -1);
-  const [head = "", tail] = canonical.split("::");
+  const [head = "", tail] = canonical(text).split("::");
   const groups = (part: string) =>
     part === "" ? [] : part.split(":").map((each) => parseInt(each, 16));
   const [first, last] = [groups(head), groups(tail ?? "")];
