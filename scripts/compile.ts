@@ -55,7 +55,7 @@ async function compile(target: string): Promise<boolean> {
       ...config.unstable.map((feature) => `--unstable-${feature}`),
       ...RUNTIME_FLAGS,
       `--target=${target}`,
-      "--include=src/serve/udp_worker.ts",
+      "--include=src/serve/worker.ts",
       `--output=${outputOf(target)}`,
       "main.ts",
     ],

@@ -10,7 +10,7 @@ export type { Certificate, TlsOptions } from "./net/tls.ts";
 export type { Connection, Listener, Network } from "./net/transport.ts";
 export type { Leap } from "./ntp/packet.ts";
 export type { AdmissionRefusal, Limits } from "./serve/admission.ts";
-export type { Refusal } from "./serve/conversation.ts";
+export type { Refusal } from "./serve/figures.ts";
 export {
   type Counters,
   serve,

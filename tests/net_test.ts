@@ -4,13 +4,8 @@ import fc from "fast-check";
 import { systemTimers } from "../src/clock/system_clock.ts";
 import { formatAddress, parseServerAddress } from "../src/net/address.ts";
 import { MessageReader, MessageWriter } from "../src/net/framing.ts";
-import {
-  connectFirst,
-  type Connection,
-  errorText,
-  type Network,
-  systemNetwork,
-} from "../src/net/transport.ts";
+import { connectFirst } from "../src/net/channel.ts";
+import { type Connection, errorText, type Network, systemNetwork } from "../src/net/transport.ts";
 
 describe("parseServerAddress()", () => {
   const good: [string, string, string, number][] = [

@@ -2,15 +2,17 @@ import { assertEquals } from "@std/assert";
 import * as structures from "../src/net/libc/structures.ts";
 
 const HEADERS = "#define _GNU_SOURCE\n" +
-  ["errno.h", "netinet/in.h", "stddef.h", "sys/socket.h", "sys/time.h", "time.h"]
+  ["errno.h", "netinet/in.h", "netinet/tcp.h", "stddef.h", "sys/epoll.h", "sys/socket.h", "time.h"]
     .map((name) => `#include <${name}>\n`).join("");
 
-/** What a C compiler refuses if a size, an offset or a number is another. */
-function assertions(): string {
+/** What a C compiler for a processor refuses if a size, an offset or a number is another. */
+function assertions(arch: keyof typeof structures.EPOLL_EVENT): string {
   const lines: string[] = [];
   const assert = (expression: string, value: number) =>
     lines.push(`_Static_assert(${expression} == ${value}, "${expression}");`);
-  for (const [name, value] of Object.entries(structures)) {
+  const { EPOLL_EVENT, ...others } = structures;
+  const all = { ...others, epoll_event: EPOLL_EVENT[arch] };
+  for (const [name, value] of Object.entries(all)) {
     if (typeof value === "number") {
       assert(name, value);
       continue;
@@ -44,13 +46,15 @@ async function compile(compiler: string, source: string): Promise<string | null>
   }
 }
 
-for (const compiler of ["cc", "aarch64-linux-gnu-gcc"]) {
+const COMPILERS = [["cc", Deno.build.arch], ["aarch64-linux-gnu-gcc", "aarch64"]] as const;
+
+for (const [compiler, arch] of COMPILERS) {
   Deno.test(`sizes, offsets and numbers of C are those of ${compiler}`, async () => {
     if (Deno.build.os !== "linux") return console.log("they are Linux's: not tried");
-    const complaints = await compile(compiler, assertions());
+    const complaints = await compile(compiler, assertions(arch));
     if (complaints === null) return console.log(`there is no ${compiler} here: not tried`);
     assertEquals(complaints, "");
-    const wrong = `${assertions()}_Static_assert(sizeof(struct msghdr) == 1, "wrong");\n`;
+    const wrong = `${assertions(arch)}_Static_assert(sizeof(struct msghdr) == 1, "wrong");\n`;
     assertEquals((await compile(compiler, wrong))!.includes("static assertion failed"), true);
   });
 }

@@ -5,12 +5,12 @@ import { openLibc } from "../src/clock/libc.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { serve, type ServerEvent, sync } from "../src/mod.ts";
 import { DatagramBatch } from "../src/net/libc/datagrams.ts";
-import { bindDatagrams, libcSockets } from "../src/net/libc/socket.ts";
+import { bindSocket, libcSockets } from "../src/net/libc/socket.ts";
 import { systemNetwork } from "../src/net/transport.ts";
 import { decodePacket, encodePacket } from "../src/ntp/packet.ts";
 import { fromTimestamp, toTimestamp } from "../src/ntp/timestamp.ts";
 import { Admission } from "../src/serve/admission.ts";
-import { answerDatagram } from "../src/serve/datagram.ts";
+import { answerDatagram } from "../src/serve/answer.ts";
 import { announcement } from "../src/serve/respond.ts";
 import { concat, CORPUS, requestOf } from "./attackers.ts";
 import { GOOD_REPLY } from "./good_reply.ts";
@@ -128,7 +128,7 @@ const inProcess = { sanitizeOps: false, sanitizeResources: false };
 
 for (const kernel of [true, false]) {
   const stamps = kernel ? "kernel" : "user";
-  const network = kernel ? systemNetwork : { ...systemNetwork, bindDatagrams: () => null };
+  const network = kernel ? systemNetwork : { ...systemNetwork, bind: () => null };
 
   Deno.test(
     `serve() with ${stamps} timestamps answers with the right time, and obeys the limits`,
@@ -162,7 +162,7 @@ for (const kernel of [true, false]) {
       await server.stop();
       assertEquals(server.counters.replies, answers);
       assert(server.counters.refusals.rate >= 1);
-      assertEquals(events.some(({ event }) => event === "user-timestamps"), !kernel);
+      assertEquals(events.some(({ event }) => event === "timestamps"), !kernel);
       const refused = events.filter(({ event }) => event === "refused");
       assert(refused.every((event) => "transport" in event && event.transport === "udp"));
     },
@@ -182,6 +182,19 @@ for (const kernel of [true, false]) {
   });
 }
 
+/** The descriptor that a file has in this process. */
+function descriptorOf(path: string): number {
+  const all = [...Deno.readDirSync("/proc/self/fd")].map(({ name }) => name);
+  const isIt = (name: string) => {
+    try {
+      return Deno.readLinkSync(`/proc/self/fd/${name}`) === path;
+    } catch {
+      return false; // It was that of the folder.
+    }
+  };
+  return Number(all.filter(isIt).sort((a, b) => Number(b) - Number(a))[0]);
+}
+
 Deno.test("a thread that dies is told of and replaced, and TCP goes on", inProcess, async () => {
   const libc = openLibc({
     dup: { parameters: ["i32"], result: "i32" },
@@ -192,8 +205,8 @@ Deno.test("a thread that dies is told of and replaced, and TCP goes on", inProce
   let fd = -1;
   const network: typeof systemNetwork = {
     ...systemNetwork,
-    bindDatagrams(address) {
-      const socket = systemNetwork.bindDatagrams(address)!;
+    bind(transport, address) {
+      const socket = systemNetwork.bind(transport, address)!;
       fd = socket.fd;
       return socket;
     },
@@ -207,14 +220,19 @@ Deno.test("a thread that dies is told of and replaced, and TCP goes on", inProce
     onEvent: (event) => event.event === "worker-failed" && failed.resolve(event.error),
   });
   const [tcp, udp] = server.addresses.map(({ port }) => port);
+  const under = () => sync({ servers: [`ntp://127.0.0.1:${udp}`], samples: 1, timeout: 0.1 });
+  while (!(await under()).synchronised); // The thread is there.
+  // In place of its socket it finds something else.
   const spare = libc.symbols.dup(fd);
-  libc.symbols.close(fd);
-  assertEquals(await failed.promise, "Bad file descriptor");
+  using nothing = await Deno.open("/dev/null");
+  libc.symbols.dup2(descriptorOf("/dev/null"), fd);
+  assertEquals((await under()).synchronised, false);
+  assertEquals(await failed.promise, "Socket operation on non-socket");
   libc.symbols.dup2(spare, fd);
+  nothing.statSync(); // It was open until now.
   const over = await sync({ servers: [`127.0.0.1:${tcp}`] });
   assertEquals(over.synchronised, true);
-  const under = await sync({ servers: [`ntp://127.0.0.1:${udp}`], samples: 1 });
-  assertEquals(under.synchronised, true);
+  while (!(await under()).synchronised);
   await server.stop();
   libc.symbols.close(spare);
   libc.close();
@@ -266,7 +284,7 @@ Deno.test(
     const libc = libcSockets();
     if (libc === null) return console.log("no libc here: not tried");
     const socket = Deno.listenDatagram({ hostname: "127.0.0.1", port: 0, transport: "udp" });
-    const bound = bindDatagrams(libc, { hostname: "127.0.0.1", port: 0 });
+    const bound = bindSocket(libc, "udp", { hostname: "127.0.0.1", port: 0 });
     const batch = new DatagramBatch(libc, bound.fd, 48);
     const lengths: number[] = [];
     const before = clock.realtime();

@@ -111,6 +111,10 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
         value: "S",
         help: "seconds until a silent connection is closed (default: 300)",
       },
+      {
+        name: "kernel-timestamps",
+        help: "Linux: read TCP through libc, stamped by the kernel on arrival (not with TLS)",
+      },
       { name: "log", value: "FORMAT", help: "log lines on stderr: json or text (default: text)" },
       HELP,
     ],
@@ -137,6 +141,10 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
         name: "max-offset",
         value: "S",
         help: "exit 3 unless |offset| + error bound is at most S seconds",
+      },
+      {
+        name: "kernel-timestamps",
+        help: "Linux: T4 from the kernel over TCP too, as over UDP (not with TLS)",
       },
       {
         name: "ca",
@@ -221,6 +229,12 @@ function parseServe(flags: Flags): Arguments {
     const [given, missing] = cert === undefined ? ["key", "cert"] : ["cert", "key"];
     throw new UsageError(`--tls-${given} needs --tls-${missing} too`, "serve");
   }
+  if (flags.isOn("kernel-timestamps") && cert !== undefined) {
+    throw new UsageError(
+      "--kernel-timestamps cannot be had with TLS, which Deno reads: leave out one of the two",
+      "serve",
+    );
+  }
   return {
     command: "serve",
     options: {
@@ -229,6 +243,7 @@ function parseServe(flags: Flags): Arguments {
       deny: flags.prefixes("deny"),
       port: flags.integer("port", 0, 65535),
       udpPort: flags.integer("udp-port", 0, 65535) ?? (flags.isOn("udp") ? NTP_PORT : undefined),
+      kernelTimestamps: flags.isOn("kernel-timestamps"),
       stratum: flags.integer("stratum", 1, 15),
       maxClients: flags.integer("max-clients", 1, 1_000_000),
       maxClientsPerAddress: flags.integer("max-clients-per-address", 1, 1_000_000),
@@ -249,6 +264,7 @@ function parseSync(flags: Flags): Arguments {
       servers: flags.positionals.length > 0 ? flags.positionals : ["localhost"],
       samples: flags.integer("samples", 1, 10_000),
       timeout: flags.seconds("timeout", false),
+      kernelTimestamps: flags.isOn("kernel-timestamps"),
       family: both ? undefined : flags.isOn("4") ? 4 : flags.isOn("6") ? 6 : undefined,
     },
     json: flags.isOn("json"),

@@ -10,8 +10,9 @@ import { mayReadFiles, readFile } from "./files.ts";
 
 /** Serves until a signal comes. @returns The exit status. */
 export async function runServe({ log, options, tls }: ServeArguments): Promise<number> {
-  // From source, the thread that answers over UDP is read when it starts.
-  mayReadFiles(tls !== undefined || options.udpPort !== undefined && !Deno.build.standalone);
+  // From source, the thread that the kernel's timestamps take is read when it starts.
+  const hasThread = options.udpPort !== undefined || options.kernelTimestamps === true;
+  mayReadFiles(tls !== undefined || hasThread && !Deno.build.standalone);
   const certificate = (): Certificate | undefined =>
     tls && { cert: readFile("--tls-cert", tls.cert), key: readFile("--tls-key", tls.key) };
   const lines = new Log(log === "json" ? JSON.stringify : logLine);
@@ -110,10 +111,16 @@ export function logLine(event: LogEvent): string {
     case "refused":
       return `refused ${event.count} ${event.transport === "udp" ? "datagram" : "connection"}` +
         `${event.count === 1 ? "" : "s"}: ${REFUSALS[event.reason]}`;
-    case "user-timestamps":
-      return "udp: stamped by this program, not by the kernel, which cannot be asked here";
+    case "timestamps":
+      return event.timestamps === "kernel"
+        ? `${event.transport}: stamped by the kernel`
+        : `${event.transport}: stamped by this program, not by the kernel, which cannot be asked here`;
+    case "unstamped":
+      return `${event.transport}: ${event.count} ${
+        event.count === 1 ? "request was" : "requests were"
+      } stamped by this program: the kernel had not`;
     case "worker-failed":
-      return `the thread that answers over UDP has failed: ${event.error}; starting another`;
+      return `the thread that answers has failed: ${event.error}; starting another`;
     case "accept-failed":
       return `cannot accept a connection: ${event.error}; trying again`;
     case "renewed":

@@ -22,6 +22,9 @@ export async function runSync(args: SyncArguments): Promise<number> {
       throw new UsageError((error as Error).message, "sync");
     }
   });
+  if (args.options.kernelTimestamps && servers.every(({ transport }) => transport === "tls")) {
+    throw new UsageError("--kernel-timestamps cannot be had with TLS: name it tcp://", "sync");
+  }
   const ca = authorities(args.ca, servers.some(({ transport }) => transport === "tls"));
   const interrupt = new AbortController();
   const onSignal = () => interrupt.abort();

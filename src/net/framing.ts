@@ -4,10 +4,25 @@
  * @module
  */
 
+/** Who says when something arrived. */
+export type Stamper = "kernel" | "user";
+
+/** When a request left and its reply arrived, as `Clock.monotonic`. */
+export interface Stamps {
+  /** T1. */
+  readonly departed: bigint;
+  /** T4. */
+  readonly arrived: bigint;
+  /** Who took T4. */
+  readonly by: Stamper;
+}
+
 /** The half of a connection that is read. */
 export interface Source {
   /** @returns How many bytes were read into `into`; `null` at the end of the stream. */
   read(into: Uint8Array): Promise<number | null>;
+  /** When the last bytes read came, as far as the kernel says so; on the reader's timeline. */
+  readonly stamped?: bigint | null;
 }
 
 /** The half of a connection that is written. */
@@ -20,8 +35,10 @@ export interface Sink {
 export class MessageReader {
   /** How many bytes of {@linkcode message} have come. */
   filled = 0;
-  /** When the last of them came, by the clock given. */
+  /** When the last of them came, by the clock given, */
   arrived = 0n;
+  /** and who says so. */
+  stamper: Stamper = "user";
   /** What the source was rejected with. */
   error: unknown;
   readonly #source: Source;
@@ -59,7 +76,9 @@ export class MessageReader {
 
   /** Hung on the very promise of the read, so that no other turn of the event loop comes before the stamp. */
   readonly #take = (count: number | null): boolean | Promise<boolean> => {
-    this.arrived = this.#now();
+    const stamped = this.#source.stamped ?? null;
+    this.stamper = stamped === null ? "user" : "kernel";
+    this.arrived = stamped ?? this.#now();
     if (count === null) return false;
     this.filled += count;
     if (count > 0 && this.#refuse(this.message[0]!)) return false;

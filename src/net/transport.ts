@@ -1,16 +1,23 @@
 /**
- * Connections, and the path from a socket to a timestamp.
+ * Connections, and where they come from.
  *
  * @module
  */
 
 import { lookup } from "node:dns/promises";
-import type { Clock, Timers } from "../clock/clock.ts";
-import { PACKET_SIZE } from "../ntp/packet.ts";
+import type { Clock } from "../clock/clock.ts";
 import type { SocketAddress } from "./address.ts";
 import { BusyPoll } from "./busy_poll.ts";
 import { hangUp, setNoDelay } from "./descriptors.ts";
-import { MessageReader, MessageWriter, type Sink, type Source } from "./framing.ts";
+import type { Sink, Source } from "./framing.ts";
+import { KernelConnection } from "./kernel.ts";
+import {
+  BACKLOG,
+  bindSocket,
+  type BoundSocket,
+  libcSockets,
+  requireSockets,
+} from "./libc/socket.ts";
 import {
   authorityError,
   type Certificate,
@@ -68,9 +75,16 @@ export interface Network extends DatagramNetwork {
    * @param family Only addresses of this family; `undefined` for both.
    */
   resolve(hostname: string, family: 4 | 6 | undefined): Promise<string[]>;
-  connect(address: SocketAddress, signal: AbortSignal): Promise<Connection>;
+  /** @param secure Is {@linkcode Connection.startTls} to follow? Default: no. */
+  connect(address: SocketAddress, signal: AbortSignal, secure?: boolean): Promise<Connection>;
   /** @param certificate Listens for connections with TLS. */
   listen(address: SocketAddress, certificate?: Certificate): Listener;
+  /**
+   * Binds a socket that the kernel stamps, for a worker: `null` where that cannot be.
+   *
+   * @throws if the address cannot be had.
+   */
+  bind(transport: "tcp" | "udp", address: SocketAddress): BoundSocket | null;
 }
 
 /** The operating system's network. */
@@ -87,13 +101,30 @@ export const systemNetwork: Network = {
   },
   listen(address, certificate) {
     return certificate === undefined
-      ? new SystemListener("tcp", Deno.listen({ ...address, ...BACKLOG }))
+      ? new SystemListener("tcp", Deno.listen({ ...address, ...WITH_BACKLOG }))
       : TlsListener.listen(address, certificate);
+  },
+  bind(transport, address) {
+    const libc = libcSockets();
+    return libc && bindSocket(libc, transport, address);
   },
 };
 
-/** Connections that may wait to be accepted. Deno knows this option, its types do not. */
-const BACKLOG: object = { tcpBacklog: 4096 };
+/** The system's network, with streams that the kernel stamps: those without TLS. */
+export function kernelNetwork(clock: Clock): Network {
+  const libc = requireSockets();
+  return {
+    ...systemNetwork,
+    connect(address, signal, secure = false) {
+      return secure
+        ? systemNetwork.connect(address, signal, secure)
+        : KernelConnection.open(libc, address, clock, signal);
+    },
+  };
+}
+
+/** Deno knows this option, its types do not. */
+const WITH_BACKLOG: object = { tcpBacklog: BACKLOG };
 
 /** Seconds: about what a reply takes on a fast network. Longer, and the server's own process is kept from running. */
 const awaitingReply = new BusyPoll(30e-6);
@@ -141,7 +172,7 @@ class TlsListener extends SystemListener<Deno.TlsListener> {
     refuseEncrypted(certificate);
     const { cert, key } = certificate;
     try {
-      const listener = Deno.listenTls({ ...address, ...BACKLOG, cert, key, reusePort: true });
+      const listener = Deno.listenTls({ ...address, ...WITH_BACKLOG, cert, key, reusePort: true });
       setNoDelay(listener.addr);
       return listener;
     } catch (error) {
@@ -259,140 +290,6 @@ class SystemConnection implements Connection {
       // It was closed already.
     }
   }
-}
-
-/** Seconds until the next address is tried beside the first (RFC 8305, section 5). */
-const ATTEMPT_DELAY = 0.25;
-
-/**
- * Connects to whichever address answers first: the next one is tried when the
- * last has failed, or has been silent for a quarter of a second (RFC 8305).
- *
- * @throws The first address's error, if all fail; the signal's reason, if that comes first.
- */
-export async function connectFirst(
-  network: Network,
-  addresses: readonly SocketAddress[],
-  timers: Timers,
-  signal: AbortSignal,
-): Promise<Connection> {
-  signal.throwIfAborted();
-  const losers = new AbortController();
-  const either = AbortSignal.any([signal, losers.signal]);
-  const won = Promise.withResolvers<void>();
-  const failures = new Map<SocketAddress, unknown>();
-  const attempts: Promise<void>[] = [];
-  let winner: Connection | undefined;
-  const attempt = async (address: SocketAddress) => {
-    try {
-      const connection = await network.connect(address, either);
-      if (winner === undefined) winner = connection;
-      else connection.close();
-      won.resolve();
-    } catch (error) {
-      failures.set(address, error);
-    }
-  };
-  for (const address of addresses) {
-    const current = attempt(address);
-    attempts.push(current);
-    let cancel = () => {};
-    const patience = new Promise<void>((resolve) => cancel = timers.after(ATTEMPT_DELAY, resolve));
-    await Promise.race([patience, current, won.promise]);
-    cancel();
-    if (winner !== undefined || signal.aborted) break;
-  }
-  await Promise.race([won.promise, Promise.all(attempts)]);
-  losers.abort();
-  if (signal.aborted) winner?.close();
-  signal.throwIfAborted();
-  if (winner !== undefined) return winner;
-  throw failures.get(addresses[0]!);
-}
-
-/** A way to put a question to one server and to stamp when it left and when the answer came. */
-export interface Channel {
-  /** The server's end. */
-  readonly address: SocketAddress;
-  /** What the next exchange sends, 48 bytes. */
-  readonly request: Uint8Array;
-  /** What the last exchange received, 48 bytes. */
-  readonly reply: Uint8Array;
-  /**
-   * Sends the request and waits until the whole reply has come.
-   *
-   * @throws {ChannelError} if the server closes or breaks the connection.
-   * @throws The signal's reason if it is aborted; the channel is closed then.
-   */
-  exchange(): Promise<Stamps>;
-  close(): void;
-}
-
-/** When a request left and its reply arrived, as {@linkcode Clock.monotonic}. */
-export interface Stamps {
-  /** T1. */
-  readonly departed: bigint;
-  /** T4. */
-  readonly arrived: bigint;
-}
-
-/** A conversation that ended before its time. The message begins with a verb: the server's name goes before it. */
-export class ChannelError extends Error {
-  override readonly name = "ChannelError";
-}
-
-/**
- * Opens a channel over a connection, stamped by the program itself.
- *
- * @param signal Closes the connection when it is aborted.
- */
-export function streamChannel(connection: Connection, clock: Clock, signal: AbortSignal): Channel {
-  const close = () => {
-    signal.removeEventListener("abort", onAbort);
-    connection.close();
-  };
-  // Some runtimes leave a read that is under way unanswered when its connection is closed.
-  const aborted = Promise.withResolvers<false>();
-  const onAbort = () => {
-    close();
-    aborted.resolve(false);
-  };
-  if (signal.aborted) onAbort();
-  else signal.addEventListener("abort", onAbort);
-  const monotonic = () => clock.monotonic();
-  const request = new Uint8Array(PACKET_SIZE);
-  const reply = new Uint8Array(PACKET_SIZE);
-  const reader = new MessageReader(connection, reply, monotonic);
-  const writer = new MessageWriter(connection, request);
-  return {
-    address: connection.remote,
-    request,
-    reply,
-    close,
-    async exchange() {
-      // The read is under way before the request leaves: after T1 nothing is left to do.
-      const reading = reader.read();
-      const departed = monotonic();
-      writer.write(); // If it fails, so does the read.
-      if (await Promise.race([reading, aborted.promise])) {
-        return { departed, arrived: reader.arrived };
-      }
-      const part = `${reader.filled} of ${reply.length} bytes of its reply`;
-      if (signal.aborted) {
-        if (reader.filled === 0) throw signal.reason;
-        throw new ChannelError(`sent ${part} and then nothing`, { cause: signal.reason });
-      }
-      if (reader.error !== undefined) {
-        const { error } = reader;
-        throw new ChannelError(`broke the connection (${errorText(error)})`, { cause: error });
-      }
-      throw new ChannelError(
-        reader.filled === 0
-          ? "closed the connection without an answer"
-          : `closed the connection after ${part}`,
-      );
-    },
-  };
 }
 
 /** What went wrong, in words: of the operating system's errors only the sentence. */

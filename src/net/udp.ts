@@ -4,12 +4,12 @@
  * @module
  */
 
-import { setImmediate } from "node:timers";
-import { type Clock, tie, type Timers } from "../clock/clock.ts";
+import type { Clock, Timers } from "../clock/clock.ts";
 import { OFFSET, PACKET_SIZE } from "../ntp/packet.ts";
 import { canonical, type SocketAddress } from "./address.ts";
-import { DatagramSocket } from "./libc/datagrams.ts";
-import { bindDatagrams, type BoundSocket, libcSockets } from "./libc/socket.ts";
+import type { Stamper, Stamps } from "./framing.ts";
+import { KernelPort } from "./kernel.ts";
+import { libcSockets } from "./libc/socket.ts";
 
 /** A server's end, stamped by the program. */
 export interface DatagramListener {
@@ -29,28 +29,36 @@ export interface Datagram {
 
 /** A client's end, with a source port of its own, that hears nobody but one server. */
 export interface DatagramPort {
-  /** Who stamps what arrives. */
-  readonly stamps: "kernel" | "user";
   send(bytes: Uint8Array<ArrayBuffer>): void;
   /**
    * Waits for a datagram.
    *
-   * @returns How many bytes it has, of which `into` holds the first, and when
-   * it came, as {@linkcode Clock.monotonic}; `null` once the port is closed.
+   * @returns What it was; `null` once the port is closed.
    * @throws {Deno.errors.ConnectionRefused} if the other machine says that nobody listens.
    */
-  receive(into: Uint8Array): Promise<{ readonly length: number; readonly arrived: bigint } | null>;
+  receive(into: Uint8Array): Promise<Arrival | null>;
   close(): void;
+}
+
+/** A datagram that has come. */
+export interface Arrival {
+  /** How many bytes it has, of which the caller has the first. */
+  readonly length: number;
+  /** When it came, as {@linkcode Clock.monotonic}, */
+  readonly arrived: bigint;
+  /** and who says so. */
+  readonly by: Stamper;
 }
 
 /** Where datagrams come from: the operating system's network, or a simulated one. */
 export interface DatagramNetwork {
   /** @throws if the address cannot be had. */
   listenDatagrams(address: SocketAddress): DatagramListener;
-  /** The same for a worker, stamped by the kernel: `null` where that cannot be. */
-  bindDatagrams(address: SocketAddress): BoundSocket | null;
   openDatagrams(server: SocketAddress, clock: Clock): DatagramPort;
 }
+
+/** Milliseconds after an error. */
+const AGAIN = 1;
 
 /** The operating system's datagrams. */
 export const systemDatagrams: DatagramNetwork = {
@@ -68,7 +76,7 @@ export const systemDatagrams: DatagramNetwork = {
           } catch {
             // What a client's machine says of an answer that it did not want is nobody's trouble.
             if (closed) return null;
-            await new Promise((resolve) => setTimeout(resolve, LATER));
+            await new Promise((resolve) => setTimeout(resolve, AGAIN));
           }
         }
       },
@@ -81,80 +89,13 @@ export const systemDatagrams: DatagramNetwork = {
       },
     };
   },
-  bindDatagrams(address) {
-    const libc = libcSockets();
-    return libc && bindDatagrams(libc, address);
-  },
   openDatagrams(server, clock) {
     const libc = libcSockets();
-    return libc === null
-      ? new UserPort(server, clock)
-      : new KernelPort(new DatagramSocket(libc, server, PACKET_SIZE), clock);
+    return libc === null ? new UserPort(server, clock) : new KernelPort(libc, server, clock);
   },
 };
 
-/** Turns of the event loop for which an answer may come at any moment. */
-const SOON = 200;
-
-/** Milliseconds between two looks after that: the kernel has stamped what came meanwhile. */
-const LATER = 1;
-
-class KernelPort implements DatagramPort {
-  readonly stamps = "kernel";
-  readonly #socket: DatagramSocket;
-  readonly #clock: Clock;
-  /** When nothing had come yet. */
-  #empty: bigint;
-  #closed = false;
-
-  constructor(socket: DatagramSocket, clock: Clock) {
-    this.#socket = socket;
-    this.#clock = clock;
-    this.#empty = clock.monotonic();
-  }
-
-  send(bytes: Uint8Array<ArrayBuffer>): void {
-    this.#socket.send(bytes);
-  }
-
-  async receive(into: Uint8Array) {
-    for (let turn = 0; !this.#closed; turn++) {
-      const before = this.#clock.monotonic();
-      const datagram = this.#socket.receive(into);
-      if (datagram !== null) {
-        const { length, arrived } = datagram;
-        return { length, arrived: this.#monotonic(arrived) };
-      }
-      this.#empty = before;
-      await new Promise<void>((resolve) => {
-        if (turn < SOON) setImmediate(resolve);
-        else setTimeout(resolve, LATER);
-      });
-    }
-    return null;
-  }
-
-  close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#socket.close();
-  }
-
-  /**
-   * The kernel stamps with the system clock's time. Whatever becomes of that,
-   * a datagram came after nothing had come, and before now.
-   */
-  #monotonic(arrived: bigint): bigint {
-    const { monotonic, realtime, error } = tie(this.#clock);
-    const age = realtime - arrived - error;
-    if (arrived === 0n || age < 0n) return monotonic;
-    const stamped = monotonic - age;
-    return stamped < this.#empty ? this.#empty : stamped;
-  }
-}
-
 class UserPort implements DatagramPort {
-  readonly stamps = "user";
   readonly #server: Deno.NetAddr;
   readonly #socket: Deno.DatagramConn;
   readonly #clock: Clock;
@@ -183,7 +124,7 @@ class UserPort implements DatagramPort {
       const { hostname, port } = sender as Deno.NetAddr;
       if (port !== this.#server.port || !this.#isServer(hostname)) continue;
       into.set(bytes.subarray(0, into.length));
-      return { length: bytes.length, arrived };
+      return { length: bytes.length, arrived, by: "user" as const };
     }
   }
 
@@ -210,15 +151,6 @@ export class LostDatagram extends Error {
   override readonly name = "LostDatagram";
 }
 
-/** When a request left and its reply arrived, as {@linkcode Clock.monotonic}, and who said so. */
-export interface DatagramStamps {
-  /** T1. */
-  readonly departed: bigint;
-  /** T4. */
-  readonly arrived: bigint;
-  readonly stamps: "kernel" | "user";
-}
-
 /**
  * Sends a request from a port of its own and waits for its reply. What does
  * not repeat the request's transmit field is late, duplicated or forged, and ignored.
@@ -236,10 +168,9 @@ export async function exchangeDatagrams(
   clock: Clock,
   timers: Timers,
   signal: AbortSignal,
-): Promise<DatagramStamps> {
+): Promise<Stamps> {
   signal.throwIfAborted();
   const port = network.openDatagrams(server, clock);
-  const { stamps } = port;
   const close = () => port.close();
   const cancel = timers.after(LOST, close);
   signal.addEventListener("abort", close);
@@ -251,7 +182,7 @@ export async function exchangeDatagrams(
       signal.throwIfAborted();
       if (datagram === null) throw new LostDatagram("did not answer");
       if (datagram.length !== PACKET_SIZE || !belongs(reply, request)) continue;
-      return { departed, arrived: datagram.arrived, stamps };
+      return { departed, arrived: datagram.arrived, by: datagram.by };
     }
   } finally {
     signal.removeEventListener("abort", close);

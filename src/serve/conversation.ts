@@ -7,20 +7,13 @@
 import { MessageReader, MessageWriter } from "../net/framing.ts";
 import type { Connection } from "../net/transport.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
-import { refuseRequest, type RequestRefusal } from "../ntp/validation.ts";
-import type { Admission, AdmissionRefusal, Client } from "./admission.ts";
+import { refuseRequest } from "../ntp/validation.ts";
+import type { Admission, Client } from "./admission.ts";
+import { answerMessage } from "./answer.ts";
 import type { Turns } from "./fairness.ts";
-import { kiss, respond, stampTransmit } from "./respond.ts";
-
-/** Why a connection was closed by the server, or lost. */
-export type Refusal =
-  | RequestRefusal
-  | AdmissionRefusal
-  | "incomplete"
-  | "idle"
-  | "slow"
-  | "tls"
-  | "reset";
+import type { Refusal } from "./figures.ts";
+import { stampTransmit } from "./respond.ts";
+import { Watched } from "./stillness.ts";
 
 /** What all conversations of a server share. */
 export interface Context {
@@ -40,14 +33,11 @@ export interface Context {
   readonly onEnd: (conversation: Conversation, refusal: Refusal | null) => void;
 }
 
-/** Seconds for a message once begun, in either direction, and for TLS to be agreed on. */
-const MESSAGE_TIMEOUT = 10;
-
 /**
  * Answers one client for as long as it asks. There may be ten thousand, so it
  * is kept small: callbacks in place of async functions saved 1 kB for each.
  */
-export class Conversation {
+export class Conversation extends Watched {
   readonly client: Client;
   readonly #connection: Connection;
   readonly #context: Context;
@@ -57,13 +47,9 @@ export class Conversation {
   #refusal: Refusal | null = null;
   /** Is TLS being agreed on? */
   #handshaking = false;
-  #replies = 0;
-  /** What the last look found (at first none: -1), and for how many seconds it has been so. */
-  #seen = -1;
-  #wasIdle = true;
-  #unchanged = 0;
 
   constructor(connection: Connection, client: Client, context: Context) {
+    super();
     this.#connection = connection;
     this.client = client;
     this.#context = context;
@@ -74,8 +60,7 @@ export class Conversation {
     this.#writer = new MessageWriter(connection, this.#reply);
   }
 
-  /** Is it between two requests? */
-  get idle(): boolean {
+  override get idle(): boolean {
     return this.#reader.filled === 0 && this.#writer.writing === null && !this.#handshaking;
   }
 
@@ -103,10 +88,16 @@ export class Conversation {
       writer.writing.then(() => this.#onRequest(true));
       return;
     }
-    respond(reader.message, this.#reply, announced, reader.arrived);
-    if (!admission.request(this.client, reader.arrived)) {
-      this.#refusal = "rate";
-      kiss(this.#reply, "RATE");
+    const { message, arrived } = reader;
+    this.#refusal = answerMessage(
+      admission,
+      this.client,
+      message,
+      announced,
+      arrived,
+      this.#reply,
+    );
+    if (this.#refusal !== null) {
       stampTransmit(this.#reply, realtime());
       writer.write().then(() => this.#end());
       return;
@@ -116,7 +107,7 @@ export class Conversation {
     const reading = turn === null ? this.#read() : turn.then(() => this.#read());
     stampTransmit(this.#reply, realtime());
     writer.write();
-    this.#replies++;
+    this.replies++;
     counters.replies++;
     reading.then(this.#onRequest);
   };
@@ -136,16 +127,9 @@ export class Conversation {
 
   /** To be called once a second. Closes it if nothing has happened for too long. */
   checkTimeouts(idleTimeout: number): void {
-    const { idle } = this;
-    if (this.#replies !== this.#seen || idle !== this.#wasIdle) {
-      this.#seen = this.#replies;
-      this.#wasIdle = idle;
-      this.#unchanged = 0;
-      return;
-    }
-    this.#unchanged++;
-    if (this.#unchanged < (idle ? idleTimeout : MESSAGE_TIMEOUT)) return;
-    this.#refusal ??= idle ? "idle" : "slow";
+    const refusal = this.look(idleTimeout);
+    if (refusal === null) return;
+    this.#refusal ??= refusal;
     this.close();
   }
 

@@ -15,7 +15,7 @@ import {
   VERSION,
   viewOf,
 } from "../ntp/packet.ts";
-import { toTimestamp } from "../ntp/timestamp.ts";
+import { toTimestamp, writeTimestamp } from "../ntp/timestamp.ts";
 
 /** Stratum of a server whose own clock is the reference (as chronyd's `local`). */
 const LOCAL_STRATUM = 10;
@@ -73,11 +73,12 @@ export function respond(
   announced: Uint8Array,
   received: bigint,
 ): void {
-  reply.set(announced);
+  // Byte by byte: for so few that is much faster than `set()` and `subarray()`.
+  for (let i = 0; i < PACKET_SIZE; i++) reply[i] = announced[i]!;
   reply[0] = announced[0]! & 0xc0 | request[0]! & 0x38 | MODE.server;
   reply[2] = request[2]!;
-  reply.set(request.subarray(OFFSET.transmit, PACKET_SIZE), OFFSET.origin);
-  viewOf(reply).setBigUint64(OFFSET.receive, toTimestamp(received));
+  for (let i = 0; i < 8; i++) reply[OFFSET.origin + i] = request[OFFSET.transmit + i]!;
+  writeTimestamp(reply, OFFSET.receive, received);
 }
 
 /**
@@ -95,5 +96,5 @@ export function kiss(reply: Uint8Array, code: string): void {
 
 /** Writes T3 into a reply. The write to the wire is to follow at once. */
 export function stampTransmit(reply: Uint8Array, instant: bigint): void {
-  viewOf(reply).setBigUint64(OFFSET.transmit, toTimestamp(instant));
+  writeTimestamp(reply, OFFSET.transmit, instant);
 }

@@ -8,19 +8,28 @@ import type { Clock, Timers } from "../clock/clock.ts";
 import { systemClock, systemTimers } from "../clock/system_clock.ts";
 import { DEFAULT_PORT, formatAddress, type SocketAddress } from "../net/address.ts";
 import {
+  type BoundSocket,
+  libcSockets,
+  numberedErrorText,
+  requireSockets,
+} from "../net/libc/socket.ts";
+import type { Certificate } from "../net/tls.ts";
+import {
   type Connection,
   errorText,
-  isUnknownHost,
   type Listener,
   type Network,
   systemNetwork,
 } from "../net/transport.ts";
-import { type Certificate, CertificateError } from "../net/tls.ts";
+import type { DatagramListener } from "../net/udp.ts";
 import { Admission, type Client, type Limits } from "./admission.ts";
-import { type Context, Conversation, type Refusal } from "./conversation.ts";
+import { type Context, Conversation } from "./conversation.ts";
 import { Turns } from "./fairness.ts";
+import { type Carrier, type Refusal, REFUSALS } from "./figures.ts";
+import { type Bound, listen } from "./listen.ts";
 import { announcement } from "./respond.ts";
-import { type DatagramService, EventLoopService, WorkerService } from "./udp.ts";
+import { EventLoopService, type Service, WorkerService } from "./service.ts";
+import { GRACE } from "./stillness.ts";
 
 /** Something that a log may tell. */
 export type ServerEvent =
@@ -36,8 +45,17 @@ export type ServerEvent =
     readonly reason: Refusal;
     readonly count: number;
   }
-  /** The kernel does not stamp datagrams here: the program does. */
-  | { readonly event: "user-timestamps"; readonly transport: "udp" }
+  /**
+   * Who says when requests come: told where it is not as usual. That is the program for TCP and
+   * TLS, the kernel for UDP.
+   */
+  | {
+    readonly event: "timestamps";
+    readonly transport: Carrier;
+    readonly timestamps: "kernel" | "user";
+  }
+  /** The kernel did not say when some requests came: the program did. */
+  | { readonly event: "unstamped"; readonly transport: Carrier; readonly count: number }
   /** A thread has died, and another takes its place. */
   | { readonly event: "worker-failed"; readonly error: string }
   | { readonly event: "accept-failed"; readonly error: string }
@@ -58,6 +76,11 @@ export interface ServeOptions extends Limits {
   udpPort?: number | undefined;
   /** Answer only over TLS, and show this certificate. Deno wants `"unstable": ["net"]` for it. */
   tls?: Certificate | undefined;
+  /**
+   * On Linux: read TCP through libc, in a thread, where the kernel says when a request came. Not
+   * with TLS. Default: no.
+   */
+  kernelTimestamps?: boolean | undefined;
   /** Stratum to announce, 1 to 15. Default: by the kernel's own state. */
   stratum?: number | undefined;
   /** Seconds after which a connection that has been silent is closed. Default 300. */
@@ -102,14 +125,12 @@ const ACCEPT_PAUSE = 0.1;
 /** Seconds of silence that a connection is allowed by default. */
 const IDLE_TIMEOUT = 300;
 
-/** Seconds that a request in flight has when the server is stopped. */
-const GRACE = 0.5;
-
 /**
  * Starts a server.
  *
  * @returns Once it listens on all its addresses.
- * @throws {Error} a sentence, if it cannot listen on one of them; none is left open then.
+ * @throws {Error} a sentence, if it cannot listen on one of them, or cannot have the kernel's
+ * timestamps although it should; no socket is left open then.
  * @throws {RangeError} if a number is out of range.
  * @throws {SyntaxError} if a prefix to allow or deny is none.
  */
@@ -129,116 +150,54 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   const admission = new Admission(options);
   const clock = options.clock ?? systemClock();
   const network = options.network ?? systemNetwork;
-  const { hosts = [], port = DEFAULT_PORT, tls } = options;
   const timers = options.timers ?? systemTimers;
-  const listeners = await listen(
+  const { hosts = [], port = DEFAULT_PORT, udpPort, tls, kernelTimestamps = false } = options;
+  if (kernelTimestamps) {
+    if (tls !== undefined) {
+      throw new TypeError("cannot serve: the kernel's timestamps cannot be had with TLS");
+    }
+    requireSockets();
+  }
+  const tcp = await listen<Listener | BoundSocket>(
     network,
-    (address) => network.listen(address, tls),
+    (address) => {
+      if (!kernelTimestamps) return network.listen(address, tls);
+      const socket = network.bind("tcp", address);
+      if (socket === null) throw new Error("the network has no sockets that the kernel stamps");
+      return socket;
+    },
     hosts,
     port,
     "--port",
   );
-  const onFailure = (error: string): void => server.notify({ event: "worker-failed", error });
-  const datagrams = (address: SocketAddress): DatagramService => {
-    const socket = network.bindDatagrams(address);
-    if (socket !== null) return new WorkerService(socket, options, stratum, timers, onFailure);
-    return new EventLoopService(network.listenDatagrams(address), options, clock);
-  };
-  let services: DatagramService[] = [];
-  if (options.udpPort !== undefined) {
-    try {
-      services = await listen(network, datagrams, hosts, options.udpPort, "--udp-port");
-    } catch (error) {
-      for (const listener of listeners) listener.close();
-      throw error;
-    }
-  }
-  const server = new NtpServer(listeners, services, clock, admission, options);
-  server.start();
-  if (services.some((service) => service instanceof EventLoopService)) {
-    server.notify({ event: "user-timestamps", transport: "udp" });
-  }
-  return server;
-}
-
-/** What is had of an address until it is closed. */
-interface Bound {
-  readonly address: SocketAddress;
-  close(): void;
-}
-
-type Bind<T extends Bound> = (address: SocketAddress) => T;
-
-/**
- * Opens a listener for each address, or none.
- *
- * @param flag Where another port can be named.
- */
-async function listen<T extends Bound>(
-  network: Network,
-  bind: Bind<T>,
-  hosts: readonly string[],
-  port: number,
-  flag: string,
-): Promise<T[]> {
-  const listeners: T[] = [];
+  let udp: (DatagramListener | BoundSocket)[] = [];
   try {
-    for (const host of hosts) {
-      for (const hostname of await resolve(network, host)) {
-        // A port that was picked for the first address is everybody's.
-        listeners.push(open(bind, { hostname, port: listeners[0]?.address.port ?? port }, flag));
-      }
+    if (udpPort !== undefined) {
+      udp = await listen<DatagramListener | BoundSocket>(
+        network,
+        (address) => network.bind("udp", address) ?? network.listenDatagrams(address),
+        hosts,
+        udpPort,
+        "--udp-port",
+      );
     }
-    if (hosts.length === 0) listeners.push(...openAll(bind, port, flag));
   } catch (error) {
-    for (const listener of listeners) listener.close();
+    for (const listener of tcp) listener.close();
     throw error;
   }
-  return listeners;
-}
-
-async function resolve(network: Network, host: string): Promise<string[]> {
-  try {
-    return await network.resolve(host, undefined);
-  } catch (error) {
-    const why = isUnknownHost(error) ? "there is no such host" : errorText(error);
-    throw new Error(`cannot listen on ${host}: ${why}`, { cause: error });
-  }
-}
-
-function open<T extends Bound>(bind: Bind<T>, address: SocketAddress, flag: string): T {
-  try {
-    return bind(address);
-  } catch (error) {
-    if (error instanceof CertificateError) throw error;
-    throw new Error(`cannot listen on ${formatAddress(address)}: ${listenErrorText(error, flag)}`, {
-      cause: error,
-    });
-  }
-}
-
-/**
- * All addresses: the IPv6 wildcard takes IPv4 too on most systems. Where it
- * does not, IPv4's is opened beside it, and where there is no IPv6, alone.
- */
-function openAll<T extends Bound>(bind: Bind<T>, port: number, flag: string): T[] {
-  let v6: T;
-  try {
-    v6 = bind({ hostname: "::", port });
-  } catch (error) {
-    if (error instanceof CertificateError) throw error;
-    if (error instanceof Deno.errors.AddrInUse || error instanceof Deno.errors.PermissionDenied) {
-      throw new Error(`cannot listen on port ${port}: ${listenErrorText(error, flag)}`, {
-        cause: error,
-      });
-    }
-    return [open(bind, { hostname: "0.0.0.0", port }, flag)];
-  }
-  try {
-    return [v6, bind({ hostname: "0.0.0.0", port: v6.address.port })];
-  } catch {
-    return [v6];
-  }
+  const all = [...tcp, ...udp];
+  const sockets = all.filter((bound) => "fd" in bound);
+  const datagrams = udp.filter((bound) => "receive" in bound);
+  const onFailure = (error: string): void => server.notify({ event: "worker-failed", error });
+  const how = { stratum, idleTimeout, limits: options };
+  const services: Service[] = [
+    ...sockets.length > 0 ? [new WorkerService(sockets, how, timers, onFailure)] : [],
+    ...datagrams.map((listener) => new EventLoopService(listener, options, clock)),
+  ];
+  const listeners = tcp.filter((bound) => "accept" in bound);
+  const server = new NtpServer(all, listeners, services, clock, admission, options);
+  server.start(tcp, udp);
+  return server;
 }
 
 /** Did a connection end before it was accepted? That is no trouble of the listener's. */
@@ -248,39 +207,18 @@ function isLost(error: unknown): boolean {
     error instanceof Deno.errors.ConnectionReset;
 }
 
-function listenErrorText(error: unknown, flag: string): string {
-  if (error instanceof Deno.errors.AddrInUse) {
-    return `the address is in use; stop the program that uses it, or choose another with ${flag}`;
-  }
-  if (error instanceof Deno.errors.PermissionDenied) {
-    return "permission denied; ports below 1024 need a privilege " +
-      `(setcap cap_net_bind_service+ep, or root), or choose another with ${flag}`;
-  }
-  if (error instanceof Deno.errors.AddrNotAvailable) return "this machine has no such address";
-  return errorText(error);
-}
-
 class NtpServer implements Server {
   readonly addresses: readonly SocketAddress[];
   readonly counters: Counters = {
     connections: 0,
     replies: 0,
-    refusals: {
-      version: 0,
-      mode: 0,
-      denied: 0,
-      "max-clients": 0,
-      "max-clients-per-address": 0,
-      rate: 0,
-      incomplete: 0,
-      idle: 0,
-      slow: 0,
-      tls: 0,
-      reset: 0,
-    },
+    refusals: Object.fromEntries(REFUSALS.map((refusal) => [refusal, 0])) as Record<
+      Refusal,
+      number
+    >,
   };
   readonly #listeners: readonly Listener[];
-  readonly #services: readonly DatagramService[];
+  readonly #services: readonly Service[];
   readonly #clock: Clock;
   readonly #timers: Timers;
   readonly #context: Context;
@@ -299,15 +237,16 @@ class NtpServer implements Server {
   #stopped: Promise<void> | undefined;
 
   constructor(
+    bound: readonly Bound[],
     listeners: readonly Listener[],
-    services: readonly DatagramService[],
+    services: readonly Service[],
     clock: Clock,
     admission: Admission,
     options: ServeOptions,
   ) {
     this.#listeners = listeners;
     this.#services = services;
-    this.addresses = [...listeners, ...services].map(({ address }) => address);
+    this.addresses = bound.map(({ address }) => address);
     this.#clock = clock;
     this.#timers = options.timers ?? systemTimers;
     this.#context = {
@@ -325,18 +264,21 @@ class NtpServer implements Server {
     this.#tick();
   }
 
-  start(): void {
+  start(tcp: readonly (Listener | BoundSocket)[], udp: readonly (Bound | BoundSocket)[]): void {
     for (const listener of this.#listeners) {
       this.#running++;
       this.#accept(listener).finally(() => this.#end());
-      this.notify({
-        event: "listening",
-        transport: listener.transport,
-        address: formatAddress(listener.address),
-      });
     }
-    for (const { address } of this.#services) {
-      this.notify({ event: "listening", transport: "udp", address: formatAddress(address) });
+    if (this.#running === 0) this.#ended.resolve();
+    const listening = (transport: "tcp" | "tls" | "udp", { address }: Bound) =>
+      this.notify({ event: "listening", transport, address: formatAddress(address) });
+    for (const bound of tcp) listening(bound.transport === "tls" ? "tls" : "tcp", bound);
+    for (const bound of udp) listening("udp", bound);
+    if (tcp.some((bound) => "fd" in bound)) {
+      this.notify({ event: "timestamps", transport: "tcp", timestamps: "kernel" });
+    }
+    if (!udp.every((bound) => "fd" in bound)) {
+      this.notify({ event: "timestamps", transport: "udp", timestamps: "user" });
     }
   }
 
@@ -365,13 +307,12 @@ class NtpServer implements Server {
       // A write that is under way may outlive its connection: it is not waited for.
       grace.resolve();
     });
-    const ended = Promise.all([
-      this.#ended.promise,
+    await Promise.all([
+      Promise.race([this.#ended.promise, grace.promise]),
       ...this.#services.map((service) => service.stop()),
     ]);
-    await Promise.race([ended, grace.promise]);
     cancel();
-    this.#countDatagrams();
+    this.#count();
     this.#told.clear();
     for (const kind of this.#untold.keys()) this.#tell(kind);
     const { connections, replies } = this.counters;
@@ -400,7 +341,7 @@ class NtpServer implements Server {
     this.#context.admission.forget(now);
     for (const conversation of this.#conversations) conversation.checkTimeouts(this.#idleTimeout);
     for (const service of this.#services) service.announce(this.#context.announced, now);
-    this.#countDatagrams();
+    this.#count();
     this.#told.clear();
     for (const kind of this.#untold.keys()) this.#tell(kind);
     this.#cancelTick = this.#timers.after(TICK, () => this.#tick());
@@ -424,10 +365,7 @@ class NtpServer implements Server {
           continue;
         }
         // Out of file descriptors, say: the connections there are go on.
-        if (!this.#told.has("accept-failed")) {
-          this.#told.add("accept-failed");
-          this.notify({ event: "accept-failed", error: errorText(error) });
-        }
+        this.#acceptFailed(errorText(error));
         const { promise, resolve } = Promise.withResolvers<void>();
         const cancel = this.#timers.after(ACCEPT_PAUSE, resolve);
         await Promise.race([promise, this.#stopping.promise]);
@@ -451,18 +389,30 @@ class NtpServer implements Server {
     this.#end();
   };
 
-  #countDatagrams(): void {
-    for (const service of this.#services) {
-      const { replies, refusals } = service.count();
-      this.counters.replies += replies;
-      for (const [reason, count] of refusals) {
-        if (count > 0) this.#refuse(reason, "udp", count);
+  /** Counts what the services have counted. */
+  #count(): void {
+    for (const { figures } of this.#services) {
+      const { carriers, connections, acceptError } = figures.grown();
+      this.counters.connections += connections;
+      for (const { carrier, replies, unstamped, refusals } of carriers) {
+        this.counters.replies += replies;
+        for (const [reason, count] of refusals) this.#refuse(reason, carrier, count);
+        if (unstamped > 0) {
+          this.notify({ event: "unstamped", transport: carrier, count: unstamped });
+        }
       }
+      if (acceptError !== 0) this.#acceptFailed(numberedErrorText(libcSockets()!, acceptError));
     }
   }
 
+  #acceptFailed(error: string): void {
+    if (this.#told.has("accept-failed")) return;
+    this.#told.add("accept-failed");
+    this.notify({ event: "accept-failed", error });
+  }
+
   /** Counts refusals; tells of them now, or of all of their kind with the next tick. */
-  #refuse(reason: Refusal, transport: "tcp" | "udp" = "tcp", count = 1): void {
+  #refuse(reason: Refusal, transport: Carrier = "tcp", count = 1): void {
     this.counters.refusals[reason] += count;
     const kind: Kind = `${transport} ${reason}`;
     this.#untold.set(kind, (this.#untold.get(kind) ?? 0) + count);
@@ -474,7 +424,7 @@ class NtpServer implements Server {
     if (count === undefined || this.#told.has(kind)) return;
     this.#told.add(kind);
     this.#untold.delete(kind);
-    const [transport, reason] = kind.split(" ") as ["tcp" | "udp", Refusal];
+    const [transport, reason] = kind.split(" ") as [Carrier, Refusal];
     this.notify({
       event: "refused",
       ...transport === "udp" ? { transport } : {},
@@ -485,4 +435,4 @@ class NtpServer implements Server {
 }
 
 /** What refusals are told of together. */
-type Kind = `${"tcp" | "udp"} ${Refusal}`;
+type Kind = `${Carrier} ${Refusal}`;

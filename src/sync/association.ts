@@ -8,18 +8,11 @@ import { type Clock, type Tie, tie, type Timers } from "../clock/clock.ts";
 import { type Bounds, intersect } from "../estimate/envelope.ts";
 import type { Exchange } from "../estimate/exchange.ts";
 import { formatAddress, type ServerAddress, type SocketAddress } from "../net/address.ts";
-import {
-  type Channel,
-  ChannelError,
-  connectFirst,
-  type Connection,
-  errorText,
-  isUnknownHost,
-  type Network,
-  streamChannel,
-} from "../net/transport.ts";
+import { type Channel, ChannelError, connectFirst, streamChannel } from "../net/channel.ts";
+import type { Stamper, Stamps } from "../net/framing.ts";
 import { looksLikeTls, TlsError } from "../net/tls.ts";
-import { type DatagramStamps, exchangeDatagrams, LostDatagram } from "../net/udp.ts";
+import { type Connection, errorText, isUnknownHost, type Network } from "../net/transport.ts";
+import { exchangeDatagrams, LostDatagram } from "../net/udp.ts";
 import { encodeRequest, type Packet, PACKET_SIZE } from "../ntp/packet.ts";
 import {
   fromTimestamp,
@@ -66,8 +59,8 @@ export interface Measurement {
   readonly packet: Packet;
   /** The client's clock before the first exchange. */
   readonly start: Tie;
-  /** Who took T4. */
-  readonly stamps: "kernel" | "user";
+  /** Who took T4: the kernel, if it did each time. */
+  readonly stamps: Stamper;
   /** How many replies were not believed, by reason. */
   readonly rejections: ReadonlyMap<ReplyRejection, number>;
 }
@@ -157,7 +150,8 @@ class Association {
   readonly #rejections = new Map<ReplyRejection, number>();
   #packet: Packet | undefined;
   #reply: Uint8Array = new Uint8Array();
-  #stamps: "kernel" | "user" = "user";
+  /** Exchanges of which the kernel took T4. */
+  #stamped = 0;
   /** The address that is tried, and the one that the exchanges were with. */
   #address: string | null = null;
   #measured: string | null = null;
@@ -196,7 +190,7 @@ class Association {
       bounds,
       packet: this.#packet!,
       start: this.#start,
-      stamps: this.#stamps,
+      stamps: this.#stamped === this.#exchanges.length ? "kernel" : "user",
       rejections: this.#rejections,
     };
   }
@@ -230,14 +224,15 @@ class Association {
     this.#reply = channel.reply;
     const address = formatAddress(channel.address);
     // Another address may be another machine, with another clock.
-    if (address !== this.#measured) this.#exchanges.length = 0;
+    if (address !== this.#measured) this.#exchanges.length = this.#stamped = 0;
     this.#measured = address;
     this.#address = address;
     try {
       // The first exchange wakes everything on the way and does not count.
       await this.#exchange(channel);
       while (this.#exchanges.length < samples) {
-        this.#exchanges.push(await this.#exchange(channel));
+        const { exchange, by } = await this.#exchange(channel);
+        this.#keep(exchange, by);
         onSample(this.#exchanges.length);
       }
     } finally {
@@ -262,7 +257,7 @@ class Association {
       this.#address = formatAddress(server);
       const nonce = random();
       encodeRequest(request, nonce);
-      let stamps: DatagramStamps;
+      let stamps: Stamps;
       try {
         stamps = await exchangeDatagrams(network, server, request, reply, clock, timers, signal);
       } catch (error) {
@@ -274,8 +269,7 @@ class Association {
       }
       this.#answered = server;
       candidates = [server];
-      this.#exchanges.push(this.#judge(reply, nonce, stamps.departed, stamps.arrived));
-      this.#stamps = stamps.stamps;
+      this.#keep(this.#judge(reply, nonce, stamps), stamps.by);
       onSample(this.#exchanges.length);
       this.#deadline.renew(SPACING);
       if (this.#exchanges.length < samples) await this.#deadline.sleep(SPACING);
@@ -302,7 +296,8 @@ class Association {
     const { signal } = this.#deadline;
     const addresses = await this.#resolve();
     try {
-      return await connectFirst(network, addresses, timers, signal);
+      const secure = this.#server.transport === "tls";
+      return await connectFirst(network, addresses, timers, signal, secure);
     } catch (error) {
       signal.throwIfAborted();
       throw new NoConnection(this.#whyNot(error), { cause: error });
@@ -339,15 +334,20 @@ class Association {
     return `cannot be reached${where}: ${errorText(error)}${hint}`;
   }
 
-  async #exchange(channel: Channel): Promise<Exchange> {
+  async #exchange(channel: Channel): Promise<{ exchange: Exchange; by: Stamper }> {
     const nonce = this.#environment.nonce();
     encodeRequest(channel.request, nonce);
-    const { departed, arrived } = await channel.exchange();
-    return this.#judge(channel.reply, nonce, departed, arrived);
+    const stamps = await channel.exchange();
+    return { exchange: this.#judge(channel.reply, nonce, stamps), by: stamps.by };
+  }
+
+  #keep(exchange: Exchange, by: Stamper): void {
+    this.#exchanges.push(exchange);
+    if (by === "kernel") this.#stamped++;
   }
 
   /** @throws {RejectedReply} if a reply is not to be believed. */
-  #judge(reply: Uint8Array, nonce: bigint, departed: bigint, arrived: bigint): Exchange {
+  #judge(reply: Uint8Array, nonce: bigint, { departed, arrived }: Stamps): Exchange {
     const { packet, rejection } = judgeReply(reply, nonce);
     if (rejection !== null) {
       this.#rejections.set(rejection, (this.#rejections.get(rejection) ?? 0) + 1);

@@ -10,7 +10,7 @@ import { extrapolate, jitter, leastDelay } from "../estimate/envelope.ts";
 import { delay, type Interval, offset as exchangeOffset } from "../estimate/exchange.ts";
 import { select, type Selection } from "../estimate/selection.ts";
 import { parseServerAddress, type ServerAddress, type TransportName } from "../net/address.ts";
-import { type Network, systemNetwork } from "../net/transport.ts";
+import { kernelNetwork, type Network, systemNetwork } from "../net/transport.ts";
 import { type Leap, referenceIdText } from "../ntp/packet.ts";
 import { nanoseconds } from "../ntp/timestamp.ts";
 import { type Environment, type Failure, measure, type Measurement } from "./association.ts";
@@ -30,6 +30,11 @@ export interface SyncOptions {
    * those that Deno believes.
    */
   ca?: string | undefined;
+  /**
+   * On Linux: have the kernel say when replies came over TCP too, as it does over UDP; over TLS it
+   * cannot. Default: no.
+   */
+  kernelTimestamps?: boolean | undefined;
   /** Ends it early. */
   signal?: AbortSignal | undefined;
   /** Told after each exchange how many of all are done. */
@@ -109,7 +114,8 @@ const ATTEMPTS = 3;
  * @throws {SyntaxError} if a server's name is none.
  * @throws {RangeError} if a number is out of range.
  * @throws The signal's reason, if it is aborted.
- * @throws {Error} a sentence, if the local clock cannot be read.
+ * @throws {Error} a sentence, if the local clock cannot be read, or the kernel's timestamps cannot
+ * be had although they should.
  *
  * @example
  * ```ts ignore
@@ -133,14 +139,15 @@ export async function sync(options: SyncOptions = {}): Promise<Fix> {
       `cannot sync: timeout must be a positive number of seconds: current value is ${timeout}`,
     );
   }
+  const clock = options.clock ?? systemClock();
   const environment: Environment = {
-    clock: options.clock ?? systemClock(),
-    network: options.network ?? systemNetwork,
+    clock,
+    network: options.network ??
+      (options.kernelTimestamps ? kernelNetwork(clock) : systemNetwork),
     timers: options.timers ?? systemTimers,
     nonce: options.nonce ?? (() => crypto.getRandomValues(new BigUint64Array(1))[0]!),
   };
   const signal = options.signal ?? new AbortController().signal;
-  const { clock } = environment;
   const done = servers.map(() => 0);
   const ask = (which: readonly number[]) =>
     Promise.all(which.map((i) => {

@@ -318,7 +318,7 @@ export class Host {
         this.#mailboxes.set(address.port, listener);
         return listener;
       },
-      bindDatagrams: () => null,
+      bind: () => null,
       openDatagrams: (server) => this.#openDatagrams(server),
     };
   }
@@ -368,7 +368,6 @@ export class Host {
     const mailbox = new Mailbox({ hostname: this.address, port }, () => {});
     this.#mailboxes.set(port, mailbox);
     return {
-      stamps: "user",
       send: (bytes) => {
         this.#post({ bytes: bytes.slice(), sender: mailbox.address }, server, "out");
       },
@@ -377,7 +376,7 @@ export class Host {
         const arrived = this.clock.monotonic();
         if (datagram === null) return null;
         into.set(datagram.bytes.subarray(0, into.length));
-        return { length: datagram.bytes.length, arrived };
+        return { length: datagram.bytes.length, arrived, by: "user" as const };
       },
       close: () => {
         this.#mailboxes.delete(port);

@@ -5,89 +5,13 @@
  * @module
  */
 
-import { SECOND } from "../../ntp/timestamp.ts";
 import type { SocketAddress } from "../address.ts";
+import { align, Arena, arrivalTime, CONTROL, decodeAddress, layOut, NAME } from "./message.ts";
 import { check, encodeAddress, errno, type Libc, openSocket, socketError } from "./socket.ts";
 import * as c from "./structures.ts";
 
-/** Finds the kernel's time of arrival among a message's control data. @returns Nanoseconds since the Unix epoch, or 0. */
-function arrivalTime(view: DataView, start: number, end: number): bigint {
-  for (let at = start; at + c.cmsghdr.size <= end;) {
-    const length = view.getUint32(at + c.cmsghdr.cmsg_len, true);
-    const level = view.getInt32(at + c.cmsghdr.cmsg_level, true);
-    const type = view.getInt32(at + c.cmsghdr.cmsg_type, true);
-    if (level === c.SOL_SOCKET && type === c.SCM_TIMESTAMPNS) {
-      const time = at + c.cmsghdr.size;
-      return view.getBigInt64(time + c.timespec.tv_sec, true) * SECOND +
-        view.getBigInt64(time + c.timespec.tv_nsec, true);
-    }
-    if (length < c.cmsghdr.size) break;
-    at += align(length);
-  }
-  return 0n;
-}
-
-/** Control data is laid out in words of 8 bytes (CMSG_ALIGN). */
-function align(length: number): number {
-  return (length + 7) & ~7;
-}
-
-/** Room for a socket's address. */
-const NAME = 32;
-
-/** Room for control data: a timestamp and the address that was asked. */
-const CONTROL = 128;
-
-/** Memory for C: one buffer, large enough that V8 never moves it, since C keeps addresses within it. */
-class Arena {
-  readonly bytes: Uint8Array<ArrayBuffer>;
-  readonly view: DataView;
-  readonly #base: bigint;
-  #used = 0;
-
-  constructor(libc: Libc, size: number) {
-    this.bytes = new Uint8Array(Math.max(size, 4096));
-    this.view = new DataView(this.bytes.buffer);
-    this.#base = libc.addressOf(this.bytes, this.bytes, 0n);
-  }
-
-  /** Sets bytes aside. @returns Where they begin. */
-  take(size: number): number {
-    const start = this.#used;
-    this.#used += align(size);
-    return start;
-  }
-
-  /** Writes the address of a place into another place. */
-  point(at: number, to: number): void {
-    this.view.setBigUint64(at, this.#base + BigInt(to), true);
-  }
-
-  slice(start: number, size: number): Uint8Array<ArrayBuffer> {
-    return this.bytes.subarray(start, start + size);
-  }
-}
-
-/** Fills in a `msghdr` for one buffer. */
-function layOut(
-  arena: Arena,
-  header: number,
-  name: number | null,
-  buffer: number,
-  length: number,
-  control: number,
-): void {
-  const vector = arena.take(c.iovec.size);
-  arena.point(vector + c.iovec.iov_base, buffer);
-  arena.view.setBigUint64(vector + c.iovec.iov_len, BigInt(length), true);
-  if (name !== null) arena.point(header + c.msghdr.msg_name, name);
-  arena.point(header + c.msghdr.msg_iov, vector);
-  arena.view.setBigUint64(header + c.msghdr.msg_iovlen, 1n, true);
-  arena.point(header + c.msghdr.msg_control, control);
-}
-
-/** Waits for one, and says how long each really is. */
-const RECEIVING = c.MSG_WAITFORONE | c.MSG_TRUNC;
+/** Never waits, and says how long each really is. */
+const RECEIVING = c.MSG_DONTWAIT | c.MSG_TRUNC;
 
 /** Datagrams taken and answered at once. */
 export const BATCH = 64;
@@ -138,7 +62,7 @@ export class DatagramBatch {
   }
 
   /**
-   * Waits for datagrams, for a fifth of a second at most.
+   * Takes datagrams if there are any, never waiting.
    *
    * @returns How many have come.
    * @throws {Error} if the socket is broken.
@@ -175,17 +99,7 @@ export class DatagramBatch {
 
   /** Who sent one: its IP address. */
   sender(i: number): string {
-    const name = this.#names + i * NAME;
-    const { view } = this.#arena;
-    if (view.getUint16(name, true) === c.AF_INET) {
-      return dotted(view, name + c.sockaddr_in.sin_addr);
-    }
-    const address = name + c.sockaddr_in6.sin6_addr;
-    const mapped = view.getBigUint64(address) === 0n && view.getUint32(address + 8) === 0xffff;
-    if (mapped) return dotted(view, address + 12);
-    const groups = [];
-    for (let k = 0; k < 16; k += 2) groups.push(view.getUint16(address + k).toString(16));
-    return groups.join(":");
+    return decodeAddress(this.#arena.view, this.#names + i * NAME);
   }
 
   /** Has the reply to one sent with the next {@linkcode send}. @returns Where to write it. */
@@ -249,12 +163,6 @@ export class DatagramBatch {
   }
 }
 
-function dotted(view: DataView, at: number): string {
-  return `${view.getUint8(at)}.${view.getUint8(at + 1)}.${view.getUint8(at + 2)}.${
-    view.getUint8(at + 3)
-  }`;
-}
-
 /** A client's socket, connected to one server. */
 export class DatagramSocket {
   readonly #libc: Libc;
@@ -269,7 +177,7 @@ export class DatagramSocket {
   constructor(libc: Libc, address: SocketAddress, size: number) {
     this.#libc = libc;
     const name = encodeAddress(libc, address);
-    this.#fd = openSocket(libc, address);
+    this.#fd = openSocket(libc, address, c.SOCK_DGRAM);
     if (libc.connect(this.#fd, name, name.length) < 0) {
       const error = socketError(libc, errno(libc));
       this.close();
@@ -285,7 +193,7 @@ export class DatagramSocket {
   }
 
   send(bytes: Uint8Array<ArrayBuffer>): void {
-    check(this.#libc, Number(this.#libc.send(this.#fd, bytes, BigInt(bytes.length), 0)));
+    check(this.#libc, this.#libc.send(this.#fd, bytes, BigInt(bytes.length), 0));
   }
 
   /**
@@ -298,9 +206,7 @@ export class DatagramSocket {
   receive(into: Uint8Array): { readonly length: number; readonly arrived: bigint } | null {
     const { view } = this.#arena;
     view.setUint32(this.#header + c.msghdr.msg_controllen, CONTROL, true);
-    const length = Number(
-      this.#libc.recvmsg(this.#fd, this.#headerBytes, c.MSG_DONTWAIT | c.MSG_TRUNC),
-    );
+    const length = this.#libc.recvmsg(this.#fd, this.#headerBytes, RECEIVING);
     if (length < 0) {
       const number = errno(this.#libc);
       if (number === c.EAGAIN || number === c.EINTR) return null;

@@ -1,6 +1,6 @@
 /**
- * Datagram sockets of Linux, through libc: what Deno's cannot do is say when
- * the kernel received something, and answer from the address that was asked.
+ * Sockets of Linux, through libc: what Deno's cannot do is say when the kernel
+ * received something, and answer a datagram from the address that was asked.
  *
  * @module
  */
@@ -15,10 +15,17 @@ const SYMBOLS = {
   connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
-  send: { parameters: ["i32", "buffer", "usize", "i32"], result: "isize" },
-  recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
+  listen: { parameters: ["i32", "i32"], result: "i32" },
+  accept4: { parameters: ["i32", "buffer", "buffer", "i32"], result: "i32" },
+  shutdown: { parameters: ["i32", "i32"], result: "i32" },
+  // Their results are ssize_t, of which 32 bits hold all that can come here.
+  send: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
+  recvmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
   recvmmsg: { parameters: ["i32", "buffer", "u32", "i32", "usize"], result: "i32" },
   sendmmsg: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
+  epoll_create1: { parameters: ["i32"], result: "i32" },
+  epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
+  epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
   if_nametoindex: { parameters: ["buffer"], result: "u32" },
   __errno_location: { parameters: [], result: "usize" },
@@ -40,6 +47,16 @@ export function libcSockets(): Libc | null {
   return library?.symbols ?? null;
 }
 
+/** The same. @throws {Error} a sentence, where they and their timestamps cannot be had. */
+export function requireSockets(): Libc {
+  const libc = libcSockets();
+  if (libc !== null) return libc;
+  const why = Deno.build.os === "linux"
+    ? "libc is not at any of the paths that may be loaded (--allow-ffi)"
+    : `only Linux has them, and this is ${Deno.build.os}`;
+  throw new Error(`cannot have the kernel's timestamps: ${why}; do without --kernel-timestamps`);
+}
+
 /** Made before: making it could be a call that changes the error. */
 const lastError = new Int32Array(1);
 
@@ -49,11 +66,16 @@ export function errno(libc: Libc): number {
   return lastError[0]!;
 }
 
-/** An error number in the words, and as the class, of Deno. */
-export function socketError(libc: Libc, number: number): Error {
+/** An error number in words. */
+export function numberedErrorText(libc: Libc, number: number): string {
   const bytes = new Uint8Array(256);
   libc.__xpg_strerror_r(number, bytes, BigInt(bytes.length));
-  const text = new TextDecoder().decode(bytes.subarray(0, bytes.indexOf(0)));
+  return new TextDecoder().decode(bytes.subarray(0, bytes.indexOf(0)));
+}
+
+/** An error number in the words, and as the class, of Deno. */
+export function socketError(libc: Libc, number: number): Error {
+  const text = numberedErrorText(libc, number);
   switch (number) {
     case c.EADDRINUSE:
       return new Deno.errors.AddrInUse(text);
@@ -63,6 +85,8 @@ export function socketError(libc: Libc, number: number): Error {
       return new Deno.errors.AddrNotAvailable(text);
     case c.ECONNREFUSED:
       return new Deno.errors.ConnectionRefused(text);
+    case c.ECONNRESET:
+      return new Deno.errors.ConnectionReset(text);
     default:
       return new Error(text);
   }
@@ -74,14 +98,24 @@ export function check(libc: Libc, result: number): number {
   throw socketError(libc, errno(libc));
 }
 
-function setOption(libc: Libc, fd: number, level: number, option: number, value: number): void {
+export function setOption(
+  libc: Libc,
+  fd: number,
+  level: number,
+  option: number,
+  value: number,
+): void {
   check(libc, libc.setsockopt(fd, level, option, new Int32Array([value]), 4));
 }
 
-/** Opens a socket whose datagrams the kernel stamps. */
-export function openSocket(libc: Libc, { hostname }: SocketAddress): number {
+/**
+ * Opens a socket of which the kernel stamps what comes.
+ *
+ * @param type `SOCK_STREAM` or `SOCK_DGRAM`, with flags.
+ */
+export function openSocket(libc: Libc, { hostname }: SocketAddress, type: number): number {
   const family = hostname.includes(":") ? c.AF_INET6 : c.AF_INET;
-  const fd = check(libc, libc.socket(family, c.SOCK_DGRAM | c.SOCK_CLOEXEC, 0));
+  const fd = check(libc, libc.socket(family, type | c.SOCK_CLOEXEC, 0));
   try {
     stamp(libc, fd);
   } catch (error) {
@@ -102,44 +136,61 @@ function stamp(libc: Libc, fd: number): void {
   setOption(libc, fd, c.SOL_SOCKET, c.SO_TIMESTAMPNS, 1);
 }
 
-/** A socket that answers NTP clients. */
+/** A server's socket. */
 export interface BoundSocket {
+  readonly transport: "tcp" | "udp";
   /** Its descriptor, good in all threads of this process. */
   readonly fd: number;
   readonly address: SocketAddress;
+  /** Takes no more connections; whoever waits for some is woken. */
+  shut(): void;
   close(): void;
 }
-
-/** Seconds after which a server that waits for datagrams looks around. */
-const PATIENCE = 0.2;
 
 /** Bytes that may wait to be read, if the kernel grants so many. */
 const RECEIVE_BUFFER = 1 << 20;
 
+/** Connections that may wait to be accepted. */
+export const BACKLOG = 4096;
+
 /**
- * Binds a server's socket, which tells when and to which address a datagram came.
+ * Binds a server's socket, of which the kernel says when something came; of a
+ * datagram also to which address.
  *
  * @param address An IPv6 wildcard takes IPv4 too.
  * @throws {Deno.errors.AddrInUse | Deno.errors.PermissionDenied | Deno.errors.AddrNotAvailable}
  */
-export function bindDatagrams(libc: Libc, address: SocketAddress): BoundSocket {
-  const fd = openSocket(libc, address);
+export function bindSocket(
+  libc: Libc,
+  transport: "tcp" | "udp",
+  address: SocketAddress,
+): BoundSocket {
+  const isTcp = transport === "tcp";
+  const isV6 = address.hostname.includes(":");
+  const type = (isTcp ? c.SOCK_STREAM : c.SOCK_DGRAM) | c.SOCK_NONBLOCK;
+  const fd = openSocket(libc, address, type);
   try {
-    if (address.hostname.includes(":")) {
-      setOption(libc, fd, c.IPPROTO_IPV6, c.IPV6_V6ONLY, isWildcard(address) ? 0 : 1);
-      setOption(libc, fd, c.IPPROTO_IPV6, c.IPV6_RECVPKTINFO, 1);
-    } else setOption(libc, fd, c.IPPROTO_IP, c.IP_PKTINFO, 1);
-    setOption(libc, fd, c.SOL_SOCKET, c.SO_RCVBUF, RECEIVE_BUFFER);
-    const patience = new BigInt64Array([0n, BigInt(PATIENCE * 1e6)]);
-    check(libc, libc.setsockopt(fd, c.SOL_SOCKET, c.SO_RCVTIMEO, patience, c.timeval.size));
+    if (isV6) setOption(libc, fd, c.IPPROTO_IPV6, c.IPV6_V6ONLY, isWildcard(address) ? 0 : 1);
+    if (isTcp) {
+      // Connections inherit what their listener has: this and the stamps.
+      setOption(libc, fd, c.IPPROTO_TCP, c.TCP_NODELAY, 1);
+      setOption(libc, fd, c.SOL_SOCKET, c.SO_REUSEADDR, 1);
+    } else {
+      if (isV6) setOption(libc, fd, c.IPPROTO_IPV6, c.IPV6_RECVPKTINFO, 1);
+      else setOption(libc, fd, c.IPPROTO_IP, c.IP_PKTINFO, 1);
+      setOption(libc, fd, c.SOL_SOCKET, c.SO_RCVBUF, RECEIVE_BUFFER);
+    }
     const name = encodeAddress(libc, address);
     check(libc, libc.bind(fd, name, name.length));
+    if (isTcp) check(libc, libc.listen(fd, BACKLOG));
     const size = new Uint32Array([name.length]);
     check(libc, libc.getsockname(fd, name, size));
     const port = new DataView(name.buffer).getUint16(c.sockaddr_in.sin_port);
     return {
+      transport,
       fd,
       address: { hostname: address.hostname, port },
+      shut: () => void libc.shutdown(fd, c.SHUT_RDWR),
       close: () => void libc.close(fd),
     };
   } catch (error) {

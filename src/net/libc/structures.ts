@@ -1,7 +1,8 @@
 /**
- * Structures and numbers of C on Linux, 64 bits, x86-64 and arm64 alike: the
- * names, sizes, offsets and values of sys/socket.h, netinet/in.h,
- * bits/types/struct_*.h and errno.h. A test has a C compiler check each.
+ * Structures and numbers of C on Linux, 64 bits, x86-64 and arm64 alike but
+ * for one: the names, sizes, offsets and values of sys/socket.h, netinet/in.h,
+ * netinet/tcp.h, sys/epoll.h, bits/types/struct_*.h and errno.h. A test has a
+ * C compiler check each.
  *
  * @module
  */
@@ -25,8 +26,6 @@ export const cmsghdr = { size: 16, cmsg_len: 0, cmsg_level: 8, cmsg_type: 12 } a
 
 export const timespec = { size: 16, tv_sec: 0, tv_nsec: 8 } as const;
 
-export const timeval = { size: 16, tv_sec: 0, tv_usec: 8 } as const;
-
 export const sockaddr_in = { size: 16, sin_family: 0, sin_port: 2, sin_addr: 4 } as const;
 
 export const sockaddr_in6 = {
@@ -35,31 +34,64 @@ export const sockaddr_in6 = {
   sin6_scope_id: 24,
 } as const;
 
+/** On x86-64 it is packed. */
+export const EPOLL_EVENT = {
+  x86_64: { size: 12, events: 0, data: 4 },
+  aarch64: { size: 16, events: 0, data: 8 },
+} as const;
+
+export const epoll_event: {
+  readonly size: number;
+  readonly events: number;
+  readonly data: number;
+} = EPOLL_EVENT[Deno.build.arch];
+
 export const in_pktinfo = { size: 12, ipi_ifindex: 0 } as const;
 
 export const in6_pktinfo = { size: 20, ipi6_ifindex: 16 } as const;
 
 export const AF_INET = 2;
 export const AF_INET6 = 10;
+export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
+export const SOCK_NONBLOCK = 0x800;
 export const SOCK_CLOEXEC = 0x80000;
 export const SOL_SOCKET = 1;
+export const SO_REUSEADDR = 2;
 export const SO_RCVBUF = 8;
-export const SO_RCVTIMEO = 20;
 export const SO_TIMESTAMPNS = 35;
 export const SCM_TIMESTAMPNS = 35;
 export const IPPROTO_IP = 0;
 export const IP_PKTINFO = 8;
+export const IPPROTO_TCP = 6;
+export const TCP_NODELAY = 1;
 export const IPPROTO_IPV6 = 41;
 export const IPV6_V6ONLY = 26;
 export const IPV6_RECVPKTINFO = 49;
 export const MSG_TRUNC = 0x20;
 export const MSG_DONTWAIT = 0x40;
-export const MSG_WAITFORONE = 0x10000;
+export const MSG_NOSIGNAL = 0x4000;
+export const SHUT_RDWR = 2;
+
+export const EPOLL_CLOEXEC = 0x80000;
+export const EPOLL_CTL_ADD = 1;
+export const EPOLL_CTL_DEL = 2;
+export const EPOLL_CTL_MOD = 3;
+export const EPOLLIN = 1;
+export const EPOLLOUT = 4;
 
 export const EINTR = 4;
 export const EAGAIN = 11;
+export const ENOMEM = 12;
 export const EACCES = 13;
+export const EINVAL = 22;
+export const ENFILE = 23;
+export const EMFILE = 24;
+export const EPIPE = 32;
 export const EADDRINUSE = 98;
 export const EADDRNOTAVAIL = 99;
+export const ECONNRESET = 104;
+export const ENOBUFS = 105;
 export const ECONNREFUSED = 111;
+export const EALREADY = 114;
+export const EINPROGRESS = 115;

@@ -1,0 +1,141 @@
+/**
+ * A client's way to a server over a stream: a connection, and the path from
+ * there to a timestamp.
+ *
+ * @module
+ */
+
+import type { Clock, Timers } from "../clock/clock.ts";
+import { PACKET_SIZE } from "../ntp/packet.ts";
+import type { SocketAddress } from "./address.ts";
+import { MessageReader, MessageWriter, type Stamps } from "./framing.ts";
+import { type Connection, errorText, type Network } from "./transport.ts";
+
+/** Seconds until the next address is tried beside the first (RFC 8305, section 5). */
+const ATTEMPT_DELAY = 0.25;
+
+/**
+ * Connects to whichever address answers first: the next one is tried when the
+ * last has failed, or has been silent for a quarter of a second (RFC 8305).
+ *
+ * @param secure Is TLS to follow?
+ * @throws The first address's error, if all fail; the signal's reason, if that comes first.
+ */
+export async function connectFirst(
+  network: Network,
+  addresses: readonly SocketAddress[],
+  timers: Timers,
+  signal: AbortSignal,
+  secure = false,
+): Promise<Connection> {
+  signal.throwIfAborted();
+  const losers = new AbortController();
+  const either = AbortSignal.any([signal, losers.signal]);
+  const won = Promise.withResolvers<void>();
+  const failures = new Map<SocketAddress, unknown>();
+  const attempts: Promise<void>[] = [];
+  let winner: Connection | undefined;
+  const attempt = async (address: SocketAddress) => {
+    try {
+      const connection = await network.connect(address, either, secure);
+      if (winner === undefined) winner = connection;
+      else connection.close();
+      won.resolve();
+    } catch (error) {
+      failures.set(address, error);
+    }
+  };
+  for (const address of addresses) {
+    const current = attempt(address);
+    attempts.push(current);
+    let cancel = () => {};
+    const patience = new Promise<void>((resolve) => cancel = timers.after(ATTEMPT_DELAY, resolve));
+    await Promise.race([patience, current, won.promise]);
+    cancel();
+    if (winner !== undefined || signal.aborted) break;
+  }
+  await Promise.race([won.promise, Promise.all(attempts)]);
+  losers.abort();
+  if (signal.aborted) winner?.close();
+  signal.throwIfAborted();
+  if (winner !== undefined) return winner;
+  throw failures.get(addresses[0]!);
+}
+
+/** A way to put a question to one server and to stamp when it left and when the answer came. */
+export interface Channel {
+  /** The server's end. */
+  readonly address: SocketAddress;
+  /** What the next exchange sends, 48 bytes. */
+  readonly request: Uint8Array;
+  /** What the last exchange received, 48 bytes. */
+  readonly reply: Uint8Array;
+  /**
+   * Sends the request and waits until the whole reply has come.
+   *
+   * @throws {ChannelError} if the server closes or breaks the connection.
+   * @throws The signal's reason if it is aborted; the channel is closed then.
+   */
+  exchange(): Promise<Stamps>;
+  close(): void;
+}
+
+/** A conversation that ended before its time. The message begins with a verb: the server's name goes before it. */
+export class ChannelError extends Error {
+  override readonly name = "ChannelError";
+}
+
+/**
+ * Opens a channel over a connection, stamped by the kernel if the connection says when something
+ * came, else by the program itself.
+ *
+ * @param signal Closes the connection when it is aborted.
+ */
+export function streamChannel(connection: Connection, clock: Clock, signal: AbortSignal): Channel {
+  const close = () => {
+    signal.removeEventListener("abort", onAbort);
+    connection.close();
+  };
+  // Some runtimes leave a read that is under way unanswered when its connection is closed.
+  const aborted = Promise.withResolvers<false>();
+  const onAbort = () => {
+    close();
+    aborted.resolve(false);
+  };
+  if (signal.aborted) onAbort();
+  else signal.addEventListener("abort", onAbort);
+  const monotonic = () => clock.monotonic();
+  const request = new Uint8Array(PACKET_SIZE);
+  const reply = new Uint8Array(PACKET_SIZE);
+  const reader = new MessageReader(connection, reply, monotonic);
+  const writer = new MessageWriter(connection, request);
+  return {
+    address: connection.remote,
+    request,
+    reply,
+    close,
+    async exchange() {
+      // The read is under way before the request leaves: after T1 nothing is left to do.
+      const reading = reader.read();
+      const departed = monotonic();
+      writer.write(); // If it fails, so does the read.
+      if (await Promise.race([reading, aborted.promise])) {
+        return { departed, arrived: reader.arrived, by: reader.stamper };
+      }
+      const part = `${reader.filled} of ${reply.length} bytes of its reply`;
+      if (signal.aborted) {
+        if (reader.filled === 0) throw signal.reason;
+        throw new ChannelError(`sent ${part} and then nothing`, { cause: signal.reason });
+      }
+      if (reader.error !== undefined) {
+        const { error } = reader;
+        throw new ChannelError(`broke the connection (${errorText(error)})`, { cause: error });
+      }
+      throw new ChannelError(
+        reader.filled === 0
+          ? "closed the connection without an answer"
+          : `closed the connection after ${part}`,
+      );
+    },
+  };
+}

@@ -1,0 +1,256 @@
+/**
+ * Streams through libc: many for a server, one for a client, each with the
+ * kernel's time of arrival.
+ *
+ * @module
+ */
+
+import { PACKET_SIZE } from "../../ntp/packet.ts";
+import type { SocketAddress } from "../address.ts";
+import type { Epoll } from "./epoll.ts";
+import { align, Arena, arrivalTime, CONTROL, decodeAddress, layOut, NAME } from "./message.ts";
+import { encodeAddress, errno, type Libc, openSocket, setOption, socketError } from "./socket.ts";
+import * as c from "./structures.ts";
+
+/** There is nothing to be read, or no room to write: a result, as others are a number of bytes. */
+export const NOTHING: number = -c.EAGAIN;
+
+/** The error of a call that failed, as a result: {@linkcode NOTHING}, or less than 0 too. */
+function failure(libc: Libc): number {
+  const number = errno(libc);
+  return number === c.EINTR ? NOTHING : -number;
+}
+
+const SENDING = c.MSG_DONTWAIT | c.MSG_NOSIGNAL;
+
+/** Made once: it is not to be made between a timestamp and the wire. */
+const WHOLE = BigInt(PACKET_SIZE);
+
+function sendNow(libc: Libc, fd: number, bytes: Uint8Array<ArrayBuffer>): number {
+  const size = bytes.length === PACKET_SIZE ? WHOLE : BigInt(bytes.length);
+  const count = libc.send(fd, bytes, size, SENDING);
+  return count >= 0 ? count : failure(libc);
+}
+
+/** One message at a time, from any socket: its bytes, and when they came. */
+class Receiver {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly #libc: Libc;
+  readonly #view: DataView;
+  readonly #header: Uint8Array<ArrayBuffer>;
+  readonly #controlLength: number;
+  readonly #length: number;
+  readonly #control: number;
+
+  constructor(libc: Libc) {
+    this.#libc = libc;
+    const size = PACKET_SIZE;
+    const arena = new Arena(libc, c.msghdr.size + c.iovec.size + align(size) + CONTROL);
+    const header = arena.take(c.msghdr.size);
+    const bytes = arena.take(size);
+    this.#control = arena.take(CONTROL);
+    const vector = layOut(arena, header, null, bytes, size, this.#control);
+    this.bytes = arena.slice(bytes, size);
+    this.#view = arena.view;
+    this.#header = arena.slice(header, c.msghdr.size);
+    this.#controlLength = header + c.msghdr.msg_controllen;
+    this.#length = vector + c.iovec.iov_len;
+  }
+
+  /**
+   * Never waits.
+   *
+   * @returns How many bytes came, 0 at the end; {@linkcode NOTHING}, or less than 0 if it is broken.
+   */
+  receive(fd: number, most: number): number {
+    this.#view.setUint32(this.#length, most, true);
+    this.#view.setUint32(this.#controlLength, CONTROL, true);
+    const count = this.#libc.recvmsg(fd, this.#header, c.MSG_DONTWAIT);
+    return count >= 0 ? count : failure(this.#libc);
+  }
+
+  /** When the last of them came: nanoseconds since the Unix epoch; 0 if the kernel does not say. */
+  arrived(): bigint {
+    const length = this.#view.getUint32(this.#controlLength, true);
+    return arrivalTime(this.#view, this.#control, this.#control + length);
+  }
+}
+
+/** Somebody who has connected. */
+export interface Accepted {
+  readonly fd: number;
+  /** The client's IP address. */
+  readonly address: string;
+}
+
+/** What a server does with streams. */
+export interface StreamSockets {
+  /** Where {@linkcode receive} puts what came: 48 bytes. */
+  readonly received: Uint8Array;
+  /**
+   * Takes a connection, which is waited for from then on.
+   *
+   * @returns `null` if there is none, `"lost"` if it had ended already.
+   * @throws {NoRoom} if there cannot be another one.
+   */
+  accept(listener: number): Accepted | "lost" | null;
+  /**
+   * Never waits.
+   *
+   * @returns How many bytes came, 0 at the end; {@linkcode NOTHING}, or less than 0 if it is broken.
+   */
+  receive(fd: number, most: number): number;
+  /** When the last of them came: nanoseconds since the Unix epoch; 0 if the kernel does not say. */
+  arrived(): bigint;
+  /** Never waits. @returns How many bytes were taken; {@linkcode NOTHING}, or less than 0 if it is broken. */
+  send(fd: number, bytes: Uint8Array<ArrayBuffer>): number;
+  /** What to wait for next. At first it is something to read. */
+  await(fd: number, what: "read" | "write"): void;
+  /** Waits for connections to a listener, */
+  attend(listener: number): void;
+  /** or no more. */
+  ignore(listener: number): void;
+  close(fd: number): void;
+}
+
+/** There are not enough descriptors or memory for another connection. */
+export class NoRoom extends Error {
+  override readonly name = "NoRoom";
+
+  /** @param number The operating system's, of the error. */
+  constructor(readonly number: number) {
+    super(`no room for another connection: error ${number}`);
+  }
+}
+
+const OUT_OF_ROOM: readonly number[] = [c.EMFILE, c.ENFILE, c.ENOBUFS, c.ENOMEM];
+
+/** Those of Linux. */
+export class LinuxStreams implements StreamSockets {
+  readonly received: Uint8Array;
+  readonly #libc: Libc;
+  readonly #epoll: Epoll;
+  readonly #receiver: Receiver;
+  readonly #arena: Arena;
+  readonly #name: Uint8Array<ArrayBuffer>;
+  readonly #nameLength: Uint8Array<ArrayBuffer>;
+
+  constructor(libc: Libc, epoll: Epoll) {
+    this.#libc = libc;
+    this.#epoll = epoll;
+    this.#receiver = new Receiver(libc);
+    this.received = this.#receiver.bytes;
+    const arena = this.#arena = new Arena(libc, NAME + 8);
+    this.#name = arena.slice(arena.take(NAME), NAME);
+    this.#nameLength = arena.slice(arena.take(8), 4);
+  }
+
+  accept(listener: number): Accepted | "lost" | null {
+    const libc = this.#libc;
+    this.#arena.view.setUint32(this.#nameLength.byteOffset, NAME, true);
+    const flags = c.SOCK_NONBLOCK | c.SOCK_CLOEXEC;
+    const fd = libc.accept4(listener, this.#name, this.#nameLength, flags);
+    if (fd < 0) {
+      const number = errno(libc);
+      if (number === c.EAGAIN || number === c.EINTR || number === c.EINVAL) return null;
+      if (OUT_OF_ROOM.includes(number)) throw new NoRoom(number);
+      return "lost";
+    }
+    try {
+      this.#epoll.add(fd);
+    } catch {
+      libc.close(fd);
+      throw new NoRoom(c.ENOMEM);
+    }
+    return { fd, address: decodeAddress(this.#arena.view, this.#name.byteOffset) };
+  }
+
+  receive(fd: number, most: number): number {
+    return this.#receiver.receive(fd, most);
+  }
+
+  arrived(): bigint {
+    return this.#receiver.arrived();
+  }
+
+  send(fd: number, bytes: Uint8Array<ArrayBuffer>): number {
+    return sendNow(this.#libc, fd, bytes);
+  }
+
+  await(fd: number, what: "read" | "write"): void {
+    this.#epoll.change(fd, what);
+  }
+
+  attend(listener: number): void {
+    this.#epoll.add(listener);
+  }
+
+  ignore(listener: number): void {
+    this.#epoll.remove(listener);
+  }
+
+  close(fd: number): void {
+    this.#libc.close(fd);
+  }
+}
+
+/** A client's stream to one server. Nothing here waits. */
+export class StreamSocket {
+  readonly #libc: Libc;
+  readonly #fd: number;
+  readonly #name: Uint8Array<ArrayBuffer>;
+  readonly #receiver: Receiver;
+
+  constructor(libc: Libc, address: SocketAddress) {
+    this.#libc = libc;
+    this.#name = encodeAddress(libc, address);
+    this.#fd = openSocket(libc, address, c.SOCK_STREAM | c.SOCK_NONBLOCK);
+    this.#receiver = new Receiver(libc);
+    setOption(libc, this.#fd, c.IPPROTO_TCP, c.TCP_NODELAY, 1);
+  }
+
+  /**
+   * Begins to connect, or says how far it is.
+   *
+   * @returns Is it connected?
+   * @throws {Error} if the address cannot be reached.
+   */
+  connect(): boolean {
+    if (this.#libc.connect(this.#fd, this.#name, this.#name.length) === 0) return true;
+    const number = errno(this.#libc);
+    if (number === c.EINPROGRESS || number === c.EALREADY || number === c.EINTR) return false;
+    throw socketError(this.#libc, number);
+  }
+
+  /**
+   * Takes what has come.
+   *
+   * @returns How many bytes, 0 at the end, and when the last of them came: nanoseconds since the
+   * Unix epoch, 0 if the kernel does not say; `null` if nothing has.
+   * @throws {Error} if the connection is broken.
+   */
+  receive(into: Uint8Array): { readonly count: number; readonly arrived: bigint } | null {
+    const { bytes } = this.#receiver;
+    const count = this.#receiver.receive(this.#fd, Math.min(into.length, bytes.length));
+    if (count === NOTHING) return null;
+    if (count < 0) throw socketError(this.#libc, -count);
+    into.set(bytes.subarray(0, count));
+    return { count, arrived: this.#receiver.arrived() };
+  }
+
+  /**
+   * Sends what there is room for.
+   *
+   * @returns How many bytes.
+   * @throws {Error} if the connection is broken.
+   */
+  send(bytes: Uint8Array<ArrayBuffer>): number {
+    const count = sendNow(this.#libc, this.#fd, bytes);
+    if (count < 0 && count !== NOTHING) throw socketError(this.#libc, -count);
+    return Math.max(count, 0);
+  }
+
+  close(): void {
+    this.#libc.close(this.#fd);
+  }
+}
