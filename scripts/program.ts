@@ -13,6 +13,8 @@ export interface Program {
   readonly name: string;
   readonly executable: string;
   readonly args: readonly string[];
+  /** Flags that both commands are always given. Default: none. */
+  readonly flags?: readonly string[];
 }
 
 /** What the program may do, and how its heap grows: compiled, and from source by `deno.json`. */
@@ -50,6 +52,28 @@ export function compiled(): Program | null {
   }
 }
 
+/** The same with `--kernel-timestamps`; `null` where they cannot be had. */
+export function kernelStamped(program: Program): Program | null {
+  if (Deno.build.os !== "linux") return null;
+  return { ...program, name: `${program.name}, kernel`, flags: ["--kernel-timestamps"] };
+}
+
+/**
+ * All that a user can have on this machine: from source, compiled, and stamped by the kernel
+ * (compiled if there is one: that is what most will run).
+ */
+export function programs(): Program[] {
+  const program = compiled();
+  return [SOURCE, program, kernelStamped(program ?? SOURCE)].filter((each) => each !== null);
+}
+
+/** The command line after the executable. */
+export function commandLine({ args, flags = [] }: Program, command: readonly string[]): string[] {
+  const [name = "", ...rest] = command;
+  const isCommand = name === "serve" || name === "sync";
+  return [...args, ...command.slice(0, 1), ...isCommand ? flags : [], ...rest];
+}
+
 /** What came of a run. */
 export interface Result {
   readonly code: number;
@@ -60,7 +84,7 @@ export interface Result {
 /** Runs `tsync ARGS` to its end. */
 export async function run(program: Program, ...args: string[]): Promise<Result> {
   const { executable } = program;
-  const output = await new Deno.Command(executable, { args: [...program.args, ...args] }).output();
+  const output = await new Deno.Command(executable, { args: commandLine(program, args) }).output();
   const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
   return { code: output.code, stdout: text(output.stdout), stderr: text(output.stderr) };
 }
@@ -96,7 +120,7 @@ export class ServeProcess implements AsyncDisposable {
     args: readonly string[] = ["--host", "127.0.0.1", "--port", "0"],
   ): Promise<ServeProcess> {
     const child = new Deno.Command(program.executable, {
-      args: [...program.args, "serve", "--log", "json", ...args],
+      args: commandLine(program, ["serve", "--log", "json", ...args]),
       stdin: "null",
       stdout: "null",
       stderr: "piped",
@@ -111,10 +135,14 @@ export class ServeProcess implements AsyncDisposable {
     }
   }
 
-  /** The next line of its log, decoded; `null` when there are no more. */
+  /** The next line of its log, decoded, but for who stamps; `null` when there are no more. */
   async nextEvent(): Promise<Record<string, unknown> | null> {
-    const line = await this.#lines.next();
-    return line.done ? null : JSON.parse(line.value);
+    for (;;) {
+      const line = await this.#lines.next();
+      if (line.done) return null;
+      const event = JSON.parse(line.value);
+      if (event.event !== "timestamps") return event;
+    }
   }
 
   get port(): number {

@@ -6,13 +6,13 @@
  */
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { compiled, type Program, run, ServeProcess, SOURCE } from "../scripts/program.ts";
+import { commandLine, type Program, programs, run, ServeProcess } from "../scripts/program.ts";
 import { MessageReader } from "../src/net/framing.ts";
 import { type Client, connect, openAndReset, request } from "./attackers.ts";
 
 const LOOPBACK = ["--host", "127.0.0.1", "--port", "0"];
 
-for (const program of [SOURCE, ...compiled() === null ? [] : [compiled()!]]) testProgram(program);
+for (const program of programs()) testProgram(program);
 
 function testProgram(program: Program): void {
   const test = (name: string, body: () => Promise<void>) =>
@@ -76,7 +76,8 @@ function testProgram(program: Program): void {
     free.close();
     // The pipe is full before the first line: 64 KiB are what it holds.
     const script = 'exec 3<>"$0"; head -c 65536 /dev/zero >&3; exec "$@" 2>"$0"';
-    const args = [program.executable, ...program.args, "serve", "--host", "127.0.0.1"];
+    const command = commandLine(program, ["serve", "--host", "127.0.0.1"]);
+    const args = [program.executable, ...command];
     const child = new Deno.Command("sh", {
       args: ["-c", script, fifo, ...args, "--port", String(port)],
     }).spawn();

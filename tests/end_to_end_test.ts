@@ -8,13 +8,19 @@
 import { once } from "node:events";
 import { createConnection } from "node:net";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { compiled, type Program, run, ServeProcess, SOURCE } from "../scripts/program.ts";
+import {
+  commandLine,
+  compiled,
+  type Program,
+  programs,
+  run,
+  ServeProcess,
+} from "../scripts/program.ts";
 import { encodePacket } from "../src/ntp/packet.ts";
 import { answering, answeringBytes, type Behaviour, FakeServer, units } from "./fake_server.ts";
 
-const programs = [SOURCE, ...compiled() === null ? [] : [compiled()!]];
-if (programs.length === 1) console.log("end to end: no compiled program in dist/, only the source");
-for (const program of programs) testProgram(program);
+if (compiled() === null) console.log("end to end: no compiled program in dist/, only the source");
+for (const program of programs()) testProgram(program);
 
 function testProgram(program: Program): void {
   const test = (name: string, body: () => Promise<void>) =>
@@ -57,7 +63,7 @@ function testProgram(program: Program): void {
     assertEquals(only.status, "truechimer");
     assertEquals(only.samples, 5);
     assertEquals(only.error, null);
-    assertEquals(only.timestamps, "user");
+    assertEquals(only.timestamps, program.flags === undefined ? "user" : "kernel");
     assertEquals([only.offset, only.error_bound], [fix.offset, fix.error_bound]);
     assert(!/\d[eE]/.test(stdout.replaceAll(/"[^"]*"/g, "")), "an exponent in the numbers");
   });
@@ -192,7 +198,8 @@ function testProgram(program: Program): void {
 
   test("what cannot be written to stderr ends neither the server nor a fix", async () => {
     if (Deno.build.os !== "linux") return console.log("there is no /dev/full here: not tried");
-    const command = [program.executable, ...program.args].map((arg) => `'${arg}'`).join(" ");
+    const quoted = (...command: string[]) =>
+      [program.executable, ...commandLine(program, command)].map((arg) => `'${arg}'`).join(" ");
     const shell = (line: string) => new Deno.Command("sh", { args: ["-c", line] }).output();
     await using slow = new FakeServer(answeringBytes(
       (_, good) => encodePacket(good),
@@ -201,7 +208,9 @@ function testProgram(program: Program): void {
         await connection.write(bytes);
       },
     ));
-    const fix = await shell(`${command} sync --json --samples 1 ${slow.address} 2>/dev/full`);
+    const fix = await shell(
+      `${quoted("sync", "--json", "--samples", "1", slow.address)} 2>/dev/full`,
+    );
     assertEquals(fix.code, 0);
     assertEquals(JSON.parse(new TextDecoder().decode(fix.stdout)).synchronised, true);
     // Its log being lost, the server cannot say which port it picked.
@@ -209,8 +218,11 @@ function testProgram(program: Program): void {
     const { port } = free.addr;
     free.close();
     const served = await shell(
-      `${command} serve --host 127.0.0.1 --port ${port} 2>/dev/full & server=$!; ` +
-        `until ${command} sync --quiet 127.0.0.1:${port}; do kill -0 $server || exit 9; done; ` +
+      `${
+        quoted("serve", "--host", "127.0.0.1", "--port", String(port))
+      } 2>/dev/full & server=$!; ` +
+        `until ${quoted("sync", "--quiet", `127.0.0.1:${port}`)}; ` +
+        `do kill -0 $server || exit 9; done; ` +
         `kill $server; wait $server`,
     );
     assertEquals(served.code, 0);
@@ -224,7 +236,7 @@ function testProgram(program: Program): void {
       await connection.read(new Uint8Array(48));
     });
     const child = new Deno.Command(program.executable, {
-      args: [...program.args, "sync", silent.address],
+      args: commandLine(program, ["sync", silent.address]),
       stdout: "piped",
       stderr: "piped",
     }).spawn();

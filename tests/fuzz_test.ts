@@ -11,14 +11,16 @@
 
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { compiled, run, ServeProcess, SOURCE } from "../scripts/program.ts";
+import { programs, run, ServeProcess } from "../scripts/program.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { type Connection, type Network, type Refusal, serve } from "../src/mod.ts";
 import { systemNetwork } from "../src/net/transport.ts";
 import { decodePacket, encodePacket } from "../src/ntp/packet.ts";
 import { judgeReply } from "../src/ntp/validation.ts";
+import { REFUSALS } from "../src/serve/figures.ts";
 import { concat, CORPUS, requestOf } from "./attackers.ts";
 import { GOOD_REPLY } from "./good_reply.ts";
+import { StreamServing } from "./simulation/stream_sockets.ts";
 
 const seed = Number(Deno.env.get("FUZZ_SEED") ?? Date.now() % 2 ** 31);
 console.log(`fuzz: seed ${seed}`);
@@ -146,37 +148,77 @@ class ArrayNetwork {
 
 systemClock(); // Opened here once, not in the test.
 
-Deno.test(`fuzz: the server answers what is a request in ${STREAMS} streams, and nothing else`, async () => {
-  const arrays = new ArrayNetwork();
-  const server = await serve({ hosts: ["server"], network: arrays.network, rate: 0 });
-  let streams = 0;
-  const check = async (stream: Stream) => {
-    const before = { ...server.counters.refusals };
-    const { written } = await arrays.deliver(stream);
-    await Promise.resolve();
-    const { replies, refusal } = expected(stream);
-    assertEquals(written.length, replies.length);
-    for (const [i, reply] of written.entries()) {
-      assertEquals(reply.length, 48);
-      assertEquals(reply[0]! & 0x3f, replies[i]![0]! & 0x38 | 4);
-      assertEquals(reply.subarray(24, 32), replies[i]!.subarray(40, 48));
-    }
-    if (refusal !== null) before[refusal]++;
-    assertEquals(server.counters.refusals, before);
-    streams++;
-  };
-  const honest = { bytes: requestOf(4, 0x0123456789abcdefn), cuts: [], breaks: false };
-  const cuts = fc.array(fc.integer({ min: 1, max: 60 }), { maxLength: 4 });
-  await fc.assert(
-    fc.asyncProperty(bytes, cuts, fc.boolean(), async (bytes, cuts, breaks) => {
-      await check({ bytes, cuts, breaks });
-      await check(honest);
-    }),
-    { numRuns: STREAMS, seed },
-  );
-  assertEquals(server.counters.connections, 2 * STREAMS);
-  await server.stop();
-});
+/** A server that is handed connections, and what it has counted. */
+interface Target {
+  deliver(stream: Stream): Promise<ArrayConnection>;
+  refusals(): Record<Refusal, number>;
+  connections(): number;
+  stop(): Promise<void>;
+}
+
+const TARGETS: Readonly<Record<string, () => Promise<Target>>> = {
+  "the event loop": async () => {
+    const arrays = new ArrayNetwork();
+    const server = await serve({ hosts: ["server"], network: arrays.network, rate: 0 });
+    return {
+      deliver: (stream) => arrays.deliver(stream),
+      refusals: () => server.counters.refusals,
+      connections: () => server.counters.connections,
+      stop: () => server.stop(),
+    };
+  },
+  "a worker": () => {
+    const timers = { after: () => () => {} };
+    const server = new StreamServing({ rate: 0 }, systemClock(), timers);
+    const refusals = Object.fromEntries(REFUSALS.map((reason) => [reason, 0]));
+    return Promise.resolve({
+      async deliver(stream) {
+        const connection = new ArrayConnection(stream);
+        server.sockets.arrive(connection);
+        await connection.closed;
+        return connection;
+      },
+      refusals: () => {
+        server.count();
+        for (const { reason, count } of server.refusals.splice(0)) refusals[reason]! += count;
+        return refusals as Record<Refusal, number>;
+      },
+      connections: () => server.counters.connections,
+      stop: () => Promise.resolve(),
+    });
+  },
+};
+
+for (const [name, start] of Object.entries(TARGETS)) {
+  Deno.test(`fuzz: ${name} answers what is a request in ${STREAMS} streams, and nothing else`, async () => {
+    const target = await start();
+    const check = async (stream: Stream) => {
+      const before = { ...target.refusals() };
+      const { written } = await target.deliver(stream);
+      await Promise.resolve();
+      const { replies, refusal } = expected(stream);
+      assertEquals(written.length, replies.length);
+      for (const [i, reply] of written.entries()) {
+        assertEquals(reply.length, 48);
+        assertEquals(reply[0]! & 0x3f, replies[i]![0]! & 0x38 | 4);
+        assertEquals(reply.subarray(24, 32), replies[i]!.subarray(40, 48));
+      }
+      if (refusal !== null) before[refusal]++;
+      assertEquals(target.refusals(), before);
+    };
+    const honest = { bytes: requestOf(4, 0x0123456789abcdefn), cuts: [], breaks: false };
+    const cuts = fc.array(fc.integer({ min: 1, max: 60 }), { maxLength: 4 });
+    await fc.assert(
+      fc.asyncProperty(bytes, cuts, fc.boolean(), async (bytes, cuts, breaks) => {
+        await check({ bytes, cuts, breaks });
+        await check(honest);
+      }),
+      { numRuns: STREAMS, seed },
+    );
+    assertEquals(target.connections(), 2 * STREAMS);
+    await target.stop();
+  });
+}
 
 Deno.test(`fuzz: no reply of ${STREAMS} is believed that breaks a rule`, () => {
   const nonce = 0x0123456789abcdefn;
@@ -203,8 +245,8 @@ Deno.test(`fuzz: no reply of ${STREAMS} is believed that breaks a rule`, () => {
   assert(believed > STREAMS / 10 && believed < STREAMS * 0.9, `${believed} were believed`);
 });
 
-for (const program of [SOURCE, ...compiled() === null ? [] : [compiled()!]]) {
-  for (const tls of [false, true]) {
+for (const program of programs()) {
+  for (const tls of program.flags === undefined ? [false, true] : [false]) {
     Deno.test(`${program.name}: fuzz: openings of other protocols ${tls ? "over" : "without"} TLS`, async () => {
       const folder = "tests/fixtures/tls";
       const args = ["--host", "127.0.0.1", "--port", "0"];

@@ -189,9 +189,9 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   const sockets = all.filter((bound) => "fd" in bound);
   const datagrams = udp.filter((bound) => "receive" in bound);
   const onFailure = (error: string): void => server.notify({ event: "worker-failed", error });
-  const how = { stratum, idleTimeout, limits: options };
+  const how = { stratum, idleTimeout };
   const services: Service[] = [
-    ...sockets.length > 0 ? [new WorkerService(sockets, how, timers, onFailure)] : [],
+    ...sockets.length > 0 ? [new WorkerService(sockets, how, options, timers, onFailure)] : [],
     ...datagrams.map((listener) => new EventLoopService(listener, options, clock)),
   ];
   const listeners = tcp.filter((bound) => "accept" in bound);

@@ -13,6 +13,7 @@ import { Admission, type Limits, unmapped } from "./admission.ts";
 import { answerDatagram } from "./answer.ts";
 import { Figures } from "./figures.ts";
 import { stampTransmit } from "./respond.ts";
+import type { StreamOptions } from "./streams.ts";
 
 /** Answers by itself, and counts. */
 export interface Service {
@@ -24,21 +25,10 @@ export interface Service {
 }
 
 /** What a worker is told when it starts. */
-export interface WorkerOrder {
+export interface WorkerOrder extends StreamOptions {
   readonly sockets: readonly { readonly transport: "tcp" | "udp"; readonly fd: number }[];
-  readonly stratum: number | undefined;
-  /** Seconds. */
-  readonly idleTimeout: number;
   readonly limits: Limits;
   readonly shared: SharedArrayBuffer;
-}
-
-/** How a worker is to serve. */
-export interface WorkerOptions {
-  readonly stratum: number | undefined;
-  /** Seconds. */
-  readonly idleTimeout: number;
-  readonly limits: Limits;
 }
 
 /** Seconds before a worker that has died is replaced. */
@@ -58,7 +48,8 @@ export class WorkerService implements Service {
   /** @param onFailure Told why a worker has died, before another takes its place. */
   constructor(
     sockets: readonly BoundSocket[],
-    { stratum, idleTimeout, limits }: WorkerOptions,
+    { stratum, idleTimeout }: StreamOptions,
+    limits: Limits,
     timers: Timers,
     onFailure: (error: string) => void,
   ) {

@@ -5,18 +5,22 @@
  * @module
  */
 
+import type { Clock } from "../clock/clock.ts";
 import { NoRoom, NOTHING, type StreamSockets } from "../net/libc/streams.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
-import { nanoseconds } from "../ntp/timestamp.ts";
+import { nanoseconds, SECOND } from "../ntp/timestamp.ts";
 import { refuseRequest } from "../ntp/validation.ts";
 import type { Admission, Client } from "./admission.ts";
 import { answerMessage } from "./answer.ts";
 import type { Figures, Refusal } from "./figures.ts";
-import { stampTransmit } from "./respond.ts";
-import { Watched } from "./stillness.ts";
+import { announcement, stampTransmit } from "./respond.ts";
+import { GRACE, Watched } from "./stillness.ts";
 
 /** Connections that are accepted before others have their turn. */
 const ACCEPTS = 64;
+
+/** Nanoseconds between two looks at the kernel's clock and at what connections do. */
+const TICK = SECOND;
 
 /** Nanoseconds before a failed accept is tried again. */
 const ACCEPT_PAUSE = nanoseconds(0.1);
@@ -45,44 +49,54 @@ class Stream extends Watched {
   }
 }
 
+/** How streams are served. */
+export interface StreamOptions {
+  /** What to announce. Default: by the kernel's own state. */
+  readonly stratum: number | undefined;
+  /** Seconds. */
+  readonly idleTimeout: number;
+}
+
 /** Accepts connections and answers on each for as long as it lasts. */
 export class StreamServer {
   /** What the server says of its own clock, see `announcement`. */
   announced: Uint8Array = new Uint8Array();
   readonly #sockets: StreamSockets;
   readonly #admission: Admission;
-  readonly #realtime: () => bigint;
+  readonly #clock: Clock;
   readonly #figures: Figures;
+  readonly #options: StreamOptions;
   readonly #reply = new Uint8Array(PACKET_SIZE);
   /** By descriptor. */
   readonly #streams: (Stream | undefined)[] = [];
   #open = 0;
   readonly #listeners = new Set<number>();
-  /** Listeners that nobody waits for, for want of descriptors, until then. */
+  /** Listeners that nobody waits for, for want of descriptors, until then: monotonic. */
   readonly #paused = new Map<number, bigint>();
-  #stopping = false;
+  /** When the next look is due: monotonic. */
+  #due: bigint;
+  /** When all must be over: monotonic; `null` as long as nobody has asked for it. */
+  #end: bigint | null = null;
 
   constructor(
     sockets: StreamSockets,
     admission: Admission,
-    realtime: () => bigint,
+    clock: Clock,
     figures: Figures,
+    options: StreamOptions,
   ) {
     this.#sockets = sockets;
     this.#admission = admission;
-    this.#realtime = realtime;
+    this.#clock = clock;
     this.#figures = figures;
-  }
-
-  /** Connections. */
-  get open(): number {
-    return this.#open;
+    this.#options = options;
+    this.#due = clock.monotonic();
   }
 
   /** Accepts connections from a socket that listens. */
   listen(listener: number): void {
-    this.#sockets.attend(listener);
     this.#listeners.add(listener);
+    this.#sockets.attend(listener);
   }
 
   /** A descriptor has something. One that is none of these is ignored: it was closed just before. */
@@ -94,38 +108,51 @@ export class StreamServer {
     } else if (this.#listeners.has(fd)) this.#accept(fd);
   }
 
-  /** To be called ten times a second or more. */
-  resume(): void {
-    if (this.#paused.size === 0) return;
-    const now = this.#realtime();
-    for (const [listener, until] of this.#paused) {
-      // The clock may have been set back.
-      if (now < until && until - now <= ACCEPT_PAUSE) continue;
-      this.#paused.delete(listener);
-      this.listen(listener);
-    }
-  }
-
-  /** To be called once a second: closes those on which nothing has happened for too long. */
-  checkTimeouts(idleTimeout: number): void {
-    for (const stream of this.#streams) {
-      const refusal = stream?.look(idleTimeout) ?? null;
-      if (refusal !== null) this.#end(stream!, stream!.refusal ?? refusal);
-    }
-  }
-
-  /** Accepts nobody any more, and answers only what has begun to come. */
-  stop(): void {
-    this.#stopping = true;
-    for (const listener of this.#listeners) this.#sockets.ignore(listener);
-    this.#listeners.clear();
-    this.#paused.clear();
-    for (const stream of this.#streams) if (stream?.idle) this.#end(stream, null);
+  /**
+   * Does what is due. To be called ten times a second or more.
+   *
+   * @returns Is all over, which somebody has asked for?
+   */
+  turn(): boolean {
+    const now = this.#clock.monotonic();
+    if (now >= this.#due) this.#tick(now);
+    for (const [listener, until] of this.#paused) if (now >= until) this.#resume(listener);
+    if (!this.#figures.stopping) return false;
+    if (this.#end === null) this.#stop(now);
+    return this.#open === 0 || now >= this.#end!;
   }
 
   /** Closes all connections. */
   close(): void {
-    for (const stream of this.#streams) if (stream !== undefined) this.#end(stream, null);
+    for (const stream of this.#streams) if (stream !== undefined) this.#close(stream, null);
+  }
+
+  /** What is done once a second, so that no request has to. */
+  #tick(now: bigint): void {
+    this.#due = now + TICK;
+    const clock = this.#clock;
+    const realtime = clock.realtime();
+    const { stratum, idleTimeout } = this.#options;
+    this.announced = announcement(clock.discipline(), clock.precision, realtime, stratum);
+    this.#admission.forget(realtime);
+    for (const stream of this.#streams) {
+      const refusal = stream?.look(idleTimeout) ?? null;
+      if (refusal !== null) this.#close(stream!, stream!.refusal ?? refusal);
+    }
+  }
+
+  /** Accepts nobody any more, and answers only what has begun to come. */
+  #stop(now: bigint): void {
+    this.#end = now + nanoseconds(GRACE);
+    for (const listener of this.#listeners) this.#sockets.ignore(listener);
+    this.#listeners.clear();
+    this.#paused.clear();
+    for (const stream of this.#streams) if (stream?.idle) this.#close(stream, null);
+  }
+
+  #resume(listener: number): void {
+    this.#paused.delete(listener);
+    this.listen(listener);
   }
 
   #accept(listener: number): void {
@@ -137,7 +164,7 @@ export class StreamServer {
         continue;
       }
       const { fd, address } = accepted;
-      const client = this.#admission.connect(address, this.#realtime());
+      const client = this.#admission.connect(address, this.#clock.realtime());
       if (typeof client === "string") {
         this.#sockets.close(fd);
         this.#figures.refuse("tcp", client);
@@ -157,7 +184,7 @@ export class StreamServer {
       this.#figures.acceptFailed(error.number);
       this.#sockets.ignore(listener);
       this.#listeners.delete(listener);
-      this.#paused.set(listener, this.#realtime() + ACCEPT_PAUSE);
+      this.#paused.set(listener, this.#clock.monotonic() + ACCEPT_PAUSE);
       return null;
     }
   }
@@ -168,18 +195,18 @@ export class StreamServer {
     const count = sockets.receive(stream.fd, PACKET_SIZE - filled);
     if (count <= 0) {
       if (count === NOTHING) return;
-      this.#end(stream, count < 0 ? "reset" : filled > 0 ? "incomplete" : null);
+      this.#close(stream, count < 0 ? "reset" : filled > 0 ? "incomplete" : null);
       return;
     }
     let message = sockets.received;
     if (filled === 0) {
       const refusal = refuseRequest(message[0]!);
-      if (refusal !== null) return this.#end(stream, refusal);
+      if (refusal !== null) return this.#close(stream, refusal);
     }
     // T2 is when the message was whole.
     let arrived = sockets.arrived();
     if (arrived === 0n) {
-      arrived = this.#realtime();
+      arrived = this.#clock.realtime();
       this.#figures.unstamped("tcp");
     }
     if (count < PACKET_SIZE) {
@@ -199,19 +226,19 @@ export class StreamServer {
       arrived,
       this.#reply,
     );
-    stampTransmit(this.#reply, this.#realtime());
+    stampTransmit(this.#reply, this.#clock.realtime());
     const sent = sockets.send(stream.fd, this.#reply);
     if (stream.refusal === null) {
       stream.replied();
       this.#figures.reply("tcp");
     }
     if (sent < PACKET_SIZE) this.#keep(stream, this.#reply, sent);
-    else if (stream.refusal !== null || this.#stopping) this.#end(stream, stream.refusal);
+    else if (stream.refusal !== null || this.#end !== null) this.#close(stream, stream.refusal);
   }
 
   /** The client sends and does not read: nothing more is read of it until it has what is here. */
   #keep(stream: Stream, bytes: Uint8Array<ArrayBuffer>, sent: number): void {
-    if (sent < 0 && sent !== NOTHING) return this.#end(stream, "reset");
+    if (sent < 0 && sent !== NOTHING) return this.#close(stream, "reset");
     stream.unsent = bytes.slice(Math.max(sent, 0));
     this.#sockets.await(stream.fd, "write");
   }
@@ -220,15 +247,15 @@ export class StreamServer {
     const sent = this.#sockets.send(stream.fd, bytes);
     if (sent < bytes.length) return this.#keep(stream, bytes, sent);
     stream.unsent = null;
-    if (stream.refusal !== null || this.#stopping) this.#end(stream, stream.refusal);
+    if (stream.refusal !== null || this.#end !== null) this.#close(stream, stream.refusal);
     else this.#sockets.await(stream.fd, "read");
   }
 
-  #end(stream: Stream, refusal: Refusal | null): void {
+  #close(stream: Stream, refusal: Refusal | null): void {
     this.#streams[stream.fd] = undefined;
     this.#open--;
     this.#sockets.close(stream.fd);
     this.#admission.disconnect(stream.client);
-    if (refusal !== null && !this.#stopping) this.#figures.refuse("tcp", refusal);
+    if (refusal !== null && this.#end === null) this.#figures.refuse("tcp", refusal);
   }
 }

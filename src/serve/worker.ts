@@ -14,61 +14,35 @@ import { libcSockets } from "../net/libc/socket.ts";
 import { LinuxStreams } from "../net/libc/streams.ts";
 import { errorText } from "../net/transport.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
-import { nanoseconds, SECOND } from "../ntp/timestamp.ts";
 import { Admission } from "./admission.ts";
 import { answerDatagram } from "./answer.ts";
 import { Figures } from "./figures.ts";
-import { announcement, stampTransmit } from "./respond.ts";
+import { stampTransmit } from "./respond.ts";
 import type { WorkerOrder } from "./service.ts";
-import { GRACE } from "./stillness.ts";
 import { StreamServer } from "./streams.ts";
 
-/** Nanoseconds between two looks at the kernel's clock and at what connections do. */
-const TICK = SECOND;
-
-/** Milliseconds without a request after which it looks whether it is to stop. */
+/** Milliseconds that it waits for a request before it looks around. */
 const PATIENCE = 100;
 
-function work({ sockets, stratum, limits, idleTimeout, shared }: WorkerOrder): void {
+function work({ sockets, limits, shared, ...options }: WorkerOrder): void {
   const libc = libcSockets()!;
-  const figures = new Figures(shared);
   const clock = systemClock();
+  const figures = new Figures(shared);
   const admission = new Admission(limits);
   const epoll = new Epoll(libc);
-  const streams = new StreamServer(
-    new LinuxStreams(libc, epoll),
-    admission,
-    () => clock.realtime(),
-    figures,
-  );
+  const linux = new LinuxStreams(libc, epoll);
+  const streams = new StreamServer(linux, admission, clock, figures, options);
   const batches = new Map<number, DatagramBatch>();
-  let due = 0n;
-  let end: bigint | null = null;
   try {
     for (const { transport, fd } of sockets) {
-      if (transport === "tcp") streams.listen(fd);
-      else {
-        epoll.add(fd);
-        batches.set(fd, new DatagramBatch(libc, fd, PACKET_SIZE));
+      if (transport === "tcp") {
+        streams.listen(fd);
+        continue;
       }
+      epoll.add(fd);
+      batches.set(fd, new DatagramBatch(libc, fd, PACKET_SIZE));
     }
-    for (;;) {
-      const now = clock.realtime();
-      if (now >= due || now < due - TICK) {
-        streams.announced = announcement(clock.discipline(), clock.precision, now, stratum);
-        admission.forget(now);
-        streams.checkTimeouts(idleTimeout);
-        due = now + TICK;
-      }
-      streams.resume();
-      if (figures.stopping) {
-        if (end === null) {
-          end = clock.monotonic() + nanoseconds(GRACE);
-          for (const fd of batches.keys()) epoll.remove(fd);
-          streams.stop();
-        }
-        if (streams.open === 0 || clock.monotonic() > end) return;
-      }
+    while (!streams.turn()) {
       const count = epoll.wait(PATIENCE);
       for (let i = 0; i < count; i++) {
         const fd = epoll.ready(i);

@@ -1,0 +1,252 @@
+/**
+ * What only holds where the kernel stamps. That all else is as without is for
+ * the tests that run with both.
+ *
+ * @module
+ */
+
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import {
+  commandLine,
+  compiled,
+  kernelStamped,
+  type Program,
+  run,
+  ServeProcess,
+  SOURCE,
+} from "../scripts/program.ts";
+import { systemClock } from "../src/clock/system_clock.ts";
+import { type Fix, sync } from "../src/mod.ts";
+import { streamChannel } from "../src/net/channel.ts";
+import { libcSockets } from "../src/net/libc/socket.ts";
+import { kernelNetwork } from "../src/net/transport.ts";
+import { decodePacket } from "../src/ntp/packet.ts";
+import { fromTimestamp } from "../src/ntp/timestamp.ts";
+import { connect, request, requestOf } from "./attackers.ts";
+import { StreamServing } from "./simulation/stream_sockets.ts";
+import { World } from "./simulation/world.ts";
+
+const clock = systemClock();
+libcSockets(); // Opened here once, not in the first test that needs it.
+const program: Program | null = kernelStamped(compiled() ?? SOURCE);
+const millisecond = 1_000_000n;
+const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** The same, but for those who cannot have it. */
+function test(name: string, body: (program: Program) => Promise<void>): void {
+  Deno.test(name, async () => {
+    if (program === null || libcSockets() === null) return console.log("not Linux: not tried");
+    await body(program);
+  });
+}
+
+/** T2 of the next reply. */
+async function receiveT2(tcp: Deno.TcpConn): Promise<bigint> {
+  const reply = new Uint8Array(48);
+  assertEquals(await tcp.read(reply), 48);
+  return fromTimestamp(decodePacket(reply).receive, clock.realtime());
+}
+
+test("T2 is when the kernel received a request, though the server slept", async (program) => {
+  await using server = await ServeProcess.start(program);
+  const client = await connect(server);
+  await client.exchange();
+  Deno.kill(server.pid, "SIGSTOP");
+  await client.write(request);
+  const sent = clock.realtime();
+  await pause(50);
+  Deno.kill(server.pid, "SIGCONT");
+  assert(await receiveT2(client.tcp) <= sent);
+  client.close();
+});
+
+test("T2 is when the last byte of a request came, not the first", async (program) => {
+  await using server = await ServeProcess.start(program);
+  const client = await connect(server);
+  client.tcp.setNoDelay();
+  await client.exchange();
+  for (const sleeps of [false, true]) {
+    // Read in two pieces, and in one.
+    if (sleeps) Deno.kill(server.pid, "SIGSTOP");
+    await client.write(request.subarray(0, 20));
+    await pause(30);
+    const between = clock.realtime();
+    await client.write(request.subarray(20));
+    const sent = clock.realtime();
+    if (sleeps) {
+      await pause(30);
+      Deno.kill(server.pid, "SIGCONT");
+    }
+    const t2 = await receiveT2(client.tcp);
+    assert(t2 >= between, `${between - t2} ns before the rest was sent`);
+    if (sleeps) assert(t2 <= sent, `${t2 - sent} ns after it was sent`);
+  }
+  client.close();
+});
+
+Deno.test("T4 is when the kernel received a reply, though the client slept", async () => {
+  if (libcSockets() === null) return console.log("no libc here: not tried");
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const signal = new AbortController().signal;
+  const address = listener.addr as Deno.NetAddr;
+  const connection = await kernelNetwork(clock).connect(address, signal);
+  const server = await listener.accept();
+  const channel = streamChannel(connection, clock, signal);
+  channel.request.set(requestOf());
+  const exchange = channel.exchange();
+  await server.read(new Uint8Array(48));
+  await pause(20); // From now on it looks once a millisecond.
+  const start = clock.monotonic();
+  await server.write(new Uint8Array(48));
+  const end = clock.monotonic();
+  for (const asleep = end + 30n * millisecond; clock.monotonic() < asleep;);
+  const { departed, arrived, by } = await exchange;
+  assertEquals(by, "kernel");
+  assert(departed < start && arrived >= start, `${arrived - start} ns`);
+  // Between two looks, of which the last was before it slept.
+  assert(arrived <= end + 20n * millisecond, `${arrived - end} ns late`);
+  channel.close();
+  server.close();
+  listener.close();
+});
+
+test("a server that the kernel stamps, one that it does not and one of NTP vote together", async (program) => {
+  const args = ["--host", "127.0.0.1", "--port", "0", "--udp-port", "0"];
+  await using stamped = await ServeProcess.start(program, args);
+  const { address } = (await stamped.nextEvent())!;
+  await using plain = await ServeProcess.start({ ...program, flags: [] });
+  const names = [stamped.address, plain.address, `ntp://${address}`];
+  const { code, stdout } = await run(program, "sync", "--json", "--samples", "1", ...names);
+  const { offset, error_bound, servers } = JSON.parse(stdout);
+  assertEquals(code, 0);
+  assert(Math.abs(offset) <= error_bound, stdout);
+  const stamps = servers.map(({ timestamps }: { timestamps: string }) => timestamps);
+  assertEquals(stamps, ["kernel", "kernel", "kernel"]);
+});
+
+test("with TLS it cannot be had, and who asks for it is told", async (program) => {
+  const folder = "tests/fixtures/tls";
+  const tls = ["--tls-cert", `${folder}/server.pem`, "--tls-key", `${folder}/server.key`];
+  const serving = await run(program, "serve", ...tls);
+  assertEquals(serving.code, 2);
+  assertStringIncludes(serving.stderr, "--kernel-timestamps cannot be had with TLS");
+  const only = await run(program, "sync", "tls://127.0.0.1");
+  assertEquals(only.code, 2);
+  assertStringIncludes(only.stderr, "--kernel-timestamps cannot be had with TLS");
+  // Beside others it is asked all the same, and it is said who stamps.
+  await using plain = await ServeProcess.start(program);
+  const secure = await ServeProcess.start({ ...program, flags: [] }, [
+    "--host",
+    "127.0.0.1",
+    "--port",
+    "0",
+    ...tls,
+  ]);
+  await using _ = secure;
+  const names = [plain.address, `tls://127.0.0.1:${secure.port}`];
+  const ca = ["--ca", `${folder}/authority.pem`];
+  const { code, stdout } = await run(program, "sync", "--json", ...ca, ...names);
+  const { servers } = JSON.parse(stdout) as { servers: { timestamps: string }[] };
+  assertEquals([code, servers.map(({ timestamps }) => timestamps)], [0, ["kernel", "user"]]);
+});
+
+Deno.test("where libc may not be loaded, who asks for it is told", async () => {
+  if (Deno.build.os !== "linux") return console.log("not Linux: not tried");
+  const args = SOURCE.args.filter((arg) => !arg.startsWith("--allow-ffi"));
+  const without: Program = { ...SOURCE, args, flags: ["--kernel-timestamps"] };
+  for (const command of [["serve", "--port", "0"], ["sync", "127.0.0.1:1"]]) {
+    const { code, stdout, stderr } = await run(without, ...command);
+    assertEquals([code, stdout], [1, ""]);
+    assertMatch(
+      stderr,
+      /^tsync: cannot have the kernel's timestamps: libc .*--kernel-timestamps\n$/,
+    );
+  }
+});
+
+test("the log says who stamps", async (program) => {
+  const { executable } = program;
+  const args = commandLine(program, ["serve", "--host", "127.0.0.1", "--port", "0"]);
+  const child = new Deno.Command(executable, { args, stderr: "piped" }).spawn();
+  const reader = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
+  let log = "";
+  while (!log.includes("\ntcp: stamped by the kernel\n")) log += (await reader.read()).value!;
+  assertMatch(log, /^listening on tcp 127\.0\.0\.1:\d+\n/);
+  child.kill();
+  while (!(await reader.read()).done);
+  await child.status;
+});
+
+Deno.test("a request that the kernel did not stamp is stamped by the program, and counted", async () => {
+  const world = new World(1);
+  const host = world.host("server");
+  const client = world.host("client");
+  const server = new StreamServing({}, host.clock, host.timers);
+  server.listen(host.network.listen({ hostname: "server", port: 10085 }));
+  const fix: Fix = await world.run(
+    sync({ servers: ["server"], samples: 4, ...client.environment }),
+  );
+  assert(Math.abs(fix.offset!) <= fix.errorBound!);
+  await world.run(server.stop());
+  assertEquals(server.unstamped, 5);
+});
+
+Deno.test("collections of garbage under load move nothing that C has the address of", async () => {
+  if (program === null || libcSockets() === null) return console.log("not Linux: not tried");
+  // Each collection moves whatever can be moved, and says that it was there.
+  const flags =
+    "--v8-flags=--max-semi-space-size=1,--stress-compaction,--stress-scavenge=10,--trace-gc";
+  const args = SOURCE.args.map((arg) => arg.startsWith("--v8-flags") ? flags : arg);
+  const stressed: Program = { ...SOURCE, args, flags: ["--kernel-timestamps"] };
+  const child = new Deno.Command(stressed.executable, {
+    args: commandLine(
+      stressed,
+      ["serve", "--log", "json", "--host", "127.0.0.1"]
+        .concat("--port", "0", "--udp-port", "0", "--rate", "0"),
+    ),
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const collections = new Response(child.stdout).text();
+  const reader = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
+  let log = "";
+  while (log.split("\n").length < 4) log += (await reader.read()).value!;
+  const [tcp, udp] = [...log.matchAll(/"address":"127\.0\.0\.1:(\d+)"/g)].map(([, port]) => port);
+  await Promise.all(Array.from({ length: 20 }, async () => {
+    const client = await connect({ port: Number(tcp) });
+    for (let i = 0; i < 1000; i++) await client.exchange();
+    client.close();
+  }));
+  const { code, stdout, stderr } = await run(stressed, "sync", "--json", `127.0.0.1:${tcp}`);
+  const [line] = /\{"time".*\}$/m.exec(stdout) ?? [stderr];
+  assertEquals(code, 0, line);
+  const { offset, error_bound } = JSON.parse(line);
+  assert(Math.abs(offset) <= error_bound, stdout);
+  const datagram = await run(stressed, "sync", "--samples", "1", `ntp://127.0.0.1:${udp}`);
+  assertEquals(datagram.code, 0);
+  child.kill();
+  for (let read = await reader.read(); !read.done; read = await reader.read()) log += read.value;
+  assert(!/unstamped|failed|refused/.test(log), log);
+  assertEquals((await child.status).code, 0);
+  const count = (await collections).match(/Mark-Compact/g)?.length ?? 0;
+  assert(count >= 50, `${count} collections`);
+});
+
+test("Ctrl-C ends a measurement at once whose server is silent", async (program) => {
+  // It takes connections and never looks at them.
+  const silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = silent.addr as Deno.NetAddr;
+  const child = new Deno.Command(program.executable, {
+    args: commandLine(program, ["sync", `127.0.0.1:${port}`]),
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  const reader = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  while (!text.includes("measuring")) text += (await reader.read()).value!;
+  child.kill("SIGINT");
+  for (let read = await reader.read(); !read.done; read = await reader.read()) text += read.value;
+  assertEquals(text, "measuring\ntsync: interrupted before a fix\n");
+  assertEquals((await child.status).code, 130);
+  silent.close();
+});
