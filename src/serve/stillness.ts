@@ -22,6 +22,14 @@ export abstract class Watched {
   /** Is it between two requests? */
   abstract get idle(): boolean;
 
+  /** Begins anew. */
+  protected forget(): void {
+    this.replies = 0;
+    this.#seen = -1;
+    this.#wasIdle = true;
+    this.#unchanged = 0;
+  }
+
   /**
    * Looks at it.
    *

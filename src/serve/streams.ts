@@ -25,23 +25,41 @@ const TICK = SECOND;
 /** Nanoseconds before a failed accept is tried again. */
 const ACCEPT_PAUSE = nanoseconds(0.1);
 
-/** One connection. There may be ten thousand, so it is kept small. */
+/**
+ * What one descriptor is used for: a connection, and when that is over, another. Nothing is left
+ * for the garbage collector, which seldom finds time in a thread that waits in the kernel.
+ */
 class Stream extends Watched {
-  /** What has come of a message that is not whole; `null` if nothing has. */
-  partial: Uint8Array | null = null;
-  /** How many bytes that is. */
+  /** Whose connection it is; `null` if it is none. */
+  client: Client | null = null;
+  /** How many bytes have come of a message that is not whole. */
   filled = 0;
   /** What there was no room for yet. */
   unsent: Uint8Array<ArrayBuffer> | null = null;
   /** Why it ends when that is sent. */
   refusal: Refusal | null = null;
+  #partial: Uint8Array | null = null;
 
-  constructor(readonly fd: number, readonly client: Client) {
+  constructor(readonly fd: number) {
     super();
   }
 
   override get idle(): boolean {
     return this.filled === 0 && this.unsent === null;
+  }
+
+  /** Where a message is put together that comes in pieces. */
+  get partial(): Uint8Array {
+    return this.#partial ??= new Uint8Array(PACKET_SIZE);
+  }
+
+  /** Becomes a client's. */
+  begin(client: Client): void {
+    this.forget();
+    this.client = client;
+    this.filled = 0;
+    this.unsent = null;
+    this.refusal = null;
   }
 
   replied(): void {
@@ -67,7 +85,7 @@ export class StreamServer {
   readonly #figures: Figures;
   readonly #options: StreamOptions;
   readonly #reply = new Uint8Array(PACKET_SIZE);
-  /** By descriptor. */
+  /** By descriptor, open or not. */
   readonly #streams: (Stream | undefined)[] = [];
   #open = 0;
   readonly #listeners = new Set<number>();
@@ -102,7 +120,7 @@ export class StreamServer {
   /** A descriptor has something. One that is none of these is ignored: it was closed just before. */
   onReady(fd: number): void {
     const stream = this.#streams[fd];
-    if (stream !== undefined) {
+    if (stream !== undefined && stream.client !== null) {
       if (stream.unsent === null) this.#receive(stream);
       else this.#sendRest(stream, stream.unsent);
     } else if (this.#listeners.has(fd)) this.#accept(fd);
@@ -124,7 +142,7 @@ export class StreamServer {
 
   /** Closes all connections. */
   close(): void {
-    for (const stream of this.#streams) if (stream !== undefined) this.#close(stream, null);
+    for (const stream of this.#opened()) this.#close(stream, null);
   }
 
   /** What is done once a second, so that no request has to. */
@@ -135,9 +153,9 @@ export class StreamServer {
     const { stratum, idleTimeout } = this.#options;
     this.announced = announcement(clock.discipline(), clock.precision, realtime, stratum);
     this.#admission.forget(realtime);
-    for (const stream of this.#streams) {
-      const refusal = stream?.look(idleTimeout) ?? null;
-      if (refusal !== null) this.#close(stream!, stream!.refusal ?? refusal);
+    for (const stream of this.#opened()) {
+      const refusal = stream.look(idleTimeout);
+      if (refusal !== null) this.#close(stream, stream.refusal ?? refusal);
     }
   }
 
@@ -147,12 +165,18 @@ export class StreamServer {
     for (const listener of this.#listeners) this.#sockets.ignore(listener);
     this.#listeners.clear();
     this.#paused.clear();
-    for (const stream of this.#streams) if (stream?.idle) this.#close(stream, null);
+    for (const stream of this.#opened()) if (stream.idle) this.#close(stream, null);
   }
 
   #resume(listener: number): void {
     this.#paused.delete(listener);
     this.listen(listener);
+  }
+
+  *#opened(): Generator<Stream> {
+    for (const stream of this.#streams) {
+      if (stream !== undefined && stream.client !== null) yield stream;
+    }
   }
 
   #accept(listener: number): void {
@@ -170,7 +194,7 @@ export class StreamServer {
         this.#figures.refuse("tcp", client);
         continue;
       }
-      this.#streams[fd] = new Stream(fd, client);
+      (this.#streams[fd] ??= new Stream(fd)).begin(client);
       this.#open++;
       this.#figures.connect();
     }
@@ -210,17 +234,15 @@ export class StreamServer {
       this.#figures.unstamped("tcp");
     }
     if (count < PACKET_SIZE) {
-      message = stream.partial ??= new Uint8Array(PACKET_SIZE);
+      message = stream.partial;
       message.set(sockets.received.subarray(0, count), filled);
       stream.filled += count;
       if (stream.filled < PACKET_SIZE) return;
-      stream.partial = null;
       stream.filled = 0;
     }
-    const { client } = stream;
     stream.refusal = answerMessage(
       this.#admission,
-      client,
+      stream.client!,
       message,
       this.announced,
       arrived,
@@ -252,10 +274,10 @@ export class StreamServer {
   }
 
   #close(stream: Stream, refusal: Refusal | null): void {
-    this.#streams[stream.fd] = undefined;
     this.#open--;
     this.#sockets.close(stream.fd);
-    this.#admission.disconnect(stream.client);
+    this.#admission.disconnect(stream.client!);
+    stream.client = null;
     if (refusal !== null && this.#end === null) this.#figures.refuse("tcp", refusal);
   }
 }
