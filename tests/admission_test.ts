@@ -87,8 +87,10 @@ describe("Admission.request()", () => {
     };
     assertEquals(answered(0n), 40);
     assertEquals(answered(SECOND), 10);
-    assertEquals(answered(SECOND / 2n), 0, "the clock was set back");
-    assertEquals(answered(3n * SECOND / 2n), 10);
+    assertEquals(answered(SECOND / 2n), 0, "it waited to be read");
+    assertEquals(answered(3n * SECOND / 2n), 5, "what was before adds nothing again");
+    assertEquals(answered(-100n * SECOND), 0, "the clock was set back");
+    assertEquals(answered(-99n * SECOND), 10);
     assertEquals(answered(100n * SECOND), 40);
   });
 

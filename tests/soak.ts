@@ -1,6 +1,6 @@
 /**
  * `deno task soak [--minutes N]`: mixed load, for ten minutes unless told
- * otherwise, on a plain server and one with TLS. Prints a line a minute; fails
+ * otherwise, on a plain server, one with TLS and one that the kernel stamps. Prints a line a minute; fails
  * if a measurement was wrong, or memory at the end is more than a tenth above
  * that after the first minute.
  *
@@ -8,7 +8,7 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
-import { compiled, run, ServeProcess, SOURCE } from "../scripts/program.ts";
+import { compiled, kernelStamped, run, ServeProcess, SOURCE } from "../scripts/program.ts";
 import { type Client, connect, CORPUS, openAndReset, request } from "./attackers.ts";
 
 const { minutes: asked } = parseArgs(Deno.args, {
@@ -19,6 +19,7 @@ const minutes = Number(asked);
 if (!(minutes >= 2)) throw new RangeError(`--minutes must be 2 or more: current value is ${asked}`);
 
 const program = compiled() ?? SOURCE;
+const stamped = kernelStamped(program) ?? program;
 const folder = "tests/fixtures/tls";
 const PLAIN = ["--host", "127.0.0.1", "--port", "0", "--rate", "0"]
   .concat("--max-clients-per-address", "5000");
@@ -101,7 +102,13 @@ async function opening(server: ServeProcess): Promise<void> {
 async function measure(server: ServeProcess): Promise<void> {
   const name = `${server.transport}://127.0.0.1:${server.port}`;
   const ca = server.transport === "tls" ? ["--ca", `${folder}/authority.pem`] : [];
-  const { code, stdout, stderr } = await run(program, "sync", "--json", name, ...ca);
+  const { code, stdout, stderr } = await run(
+    server === kernel ? stamped : program,
+    "sync",
+    "--json",
+    name,
+    ...ca,
+  );
   if (over) return; // The server may have gone meanwhile.
   figures.syncs++;
   const { offset, error_bound } = JSON.parse(stdout);
@@ -139,39 +146,48 @@ async function listen(server: ServeProcess, refusals: Map<string, number>): Prom
 
 await using plain = await ServeProcess.start(program, PLAIN);
 await using secure = await ServeProcess.start(program, TLS);
+await using kernel = await ServeProcess.start(stamped, PLAIN);
+const servers = [plain, secure, kernel];
 const refusals = new Map<string, number>();
-const logs = [plain, secure].map((server) => listen(server, refusals));
+const logs = servers.map((server) => listen(server, refusals));
 const repeat = (count: number, what: () => Promise<void>, pause: number) =>
   Array.from({ length: count }, () => again(what, pause));
 const load = [
   ...repeat(200, async () => honest(await connect(plain)), 20),
+  ...repeat(200, async () => honest(await connect(kernel)), 20),
   ...repeat(5, () => secureExchanges(secure), 20),
   ...repeat(250, () => drip(plain), 1000),
   ...repeat(250, () => drip(secure), 1000),
+  ...repeat(250, () => drip(kernel), 1000),
   ...repeat(5, () => deaf(plain), 100),
   ...repeat(5, () => deaf(secure), 100),
+  ...repeat(5, () => deaf(kernel), 100),
   ...repeat(1, () => opening(plain), 200),
   ...repeat(1, () => opening(secure), 200),
+  ...repeat(1, () => opening(kernel), 200),
   ...repeat(2, async () => {
     await openAndReset(plain.port, figures.resets++ % 3);
     await openAndReset(secure.port, figures.resets++ % 3);
+    await openAndReset(kernel.port, figures.resets++ % 3);
   }, 5),
   ...repeat(1, () => measure(plain), 1000),
   ...repeat(1, () => measure(secure), 1000),
+  ...repeat(1, () => measure(kernel), 1000),
   ...repeat(1, () => Promise.resolve(Deno.kill(secure.pid, "SIGHUP")), 5000),
 ];
 
 const median = (numbers: number[]) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1]!;
 console.log(`${program.name} program, ${minutes} minutes\n`);
-console.log("minute  exchanges  syncs  wrong  drips    resets  openings  plain     TLS");
+console.log(
+  "minute  exchanges  syncs  wrong  drips    resets  openings  plain     TLS       kernel",
+);
 const after: number[][] = [];
 for (let minute = 1; minute <= minutes; minute++) {
-  const seen: [number[], number[]] = [[], []];
+  const seen: number[][] = servers.map(() => []);
   for (let second = 0; second < 60; second++) {
     await sleep(1000);
     if (second < 40) continue;
-    seen[0].push(await plain.residentMemory());
-    seen[1].push(await secure.residentMemory());
+    for (const [i, server] of servers.entries()) seen[i]!.push(await server.residentMemory());
   }
   const resident = seen.map(median);
   after.push(resident);
@@ -183,15 +199,15 @@ for (let minute = 1; minute <= minutes; minute++) {
   );
 }
 over = true;
-const ends = await Promise.all([plain, secure].map((server) => server.end()));
+const ends = await Promise.all(servers.map((server) => server.end()));
 await Promise.all([...load, ...logs]);
 console.log(
   "\nrefused: " + [...refusals].map(([reason, count]) => `${count} ${reason}`).sort().join(", "),
 );
-const growth = [0, 1].map((i) => after.at(-1)![i]! / after[0]![i]!);
+const growth = servers.map((_, i) => after.at(-1)![i]! / after[0]![i]!);
 console.log(
   `memory at the end against that after the first minute: ${
-    growth.map((ratio) => ratio.toFixed(2)).join(" and ")
+    growth.map((ratio) => ratio.toFixed(2)).join(", ")
   }`,
 );
 const good = growth.every((ratio) => ratio <= 1.1) && figures.wrong === 0 &&

@@ -2,7 +2,8 @@
  * `deno task bench`: how exact and how fast tsync is on this machine.
  *
  * Exactness: server and client share a clock, so the true offset is 0. Medians
- * over {@linkcode RUNS} runs of separate processes. Speed: a closed loop of
+ * over {@linkcode RUNS} runs of separate processes; and with a server that sleeps before each
+ * exchange. With the program's own timestamps, and with the kernel's. Speed: a closed loop of
  * requests over many connections, against two other servers of the same
  * messages in turn, medians of {@linkcode ROUNDS} rounds. Then memory, and the
  * time from a start to the first reply. Of the compiled program too, or
@@ -11,32 +12,73 @@
  * @module
  */
 
-import { compiled, type Program, run, ServeProcess, SOURCE } from "../program.ts";
+import { sync } from "../../src/mod.ts";
+import {
+  commandLine,
+  compiled,
+  kernelStamped,
+  type Program,
+  run,
+  ServeProcess,
+  SOURCE,
+} from "../program.ts";
 
 const RUNS = 20;
-const ROUNDS = 3;
+const ROUNDS = 5;
 const SECONDS = 2;
 const HELD = 10_000;
 
 async function main(): Promise<void> {
+  const program = compiled() ?? SOURCE;
+  if (program === SOURCE) console.log("none in dist/: deno task compile makes one\n");
+  const kernel = kernelStamped(program);
+  const both = kernel === null ? [program] : [program, kernel];
   console.log(`loopback, ${RUNS} runs of \`tsync sync\`, medians (least to greatest)\n`);
   console.log(
-    "program    |offset|                 error bound              0 outside  whole process",
+    "program                 |offset|                 error bound              0 outside  whole process",
   );
-  await bench(SOURCE);
-  const program = compiled();
-  if (program === null) console.log("compiled   (none in dist/: deno task compile makes one)");
-  else await bench(program);
+  for (const each of new Set([SOURCE, ...both])) await bench(each);
+  for (const each of both) await benchIdle(each);
   const directory = await Deno.makeTempDir();
   try {
-    await benchLoad(program ?? SOURCE, directory);
-    await benchMemory(program ?? SOURCE, directory);
-    await benchUdp(program ?? SOURCE, directory);
+    await benchLoad(both, directory);
+    console.log();
+    for (const each of both) await benchMemory(each, directory);
+    await benchUdp(program, directory);
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
-  await benchStart(program ?? SOURCE);
-  await benchNtp(program ?? SOURCE);
+  console.log();
+  for (const each of both) await benchStart(each);
+  await benchNtp(program);
+}
+
+/** A server that sleeps until it is asked: the client, here, lets 20 ms pass before each exchange. */
+async function benchIdle(program: Program): Promise<void> {
+  await using server = await ServeProcess.start(program);
+  const offsets: number[] = [];
+  const bounds: number[] = [];
+  for (let i = 0; i < RUNS; i++) {
+    const { offset, errorBound } = await sync({
+      servers: [server.address],
+      kernelTimestamps: program.flags !== undefined,
+      onProgress: () => {
+        for (const until = performance.now() + IDLE; performance.now() < until;);
+      },
+    });
+    offsets.push(Math.abs(offset!) * 1e6);
+    bounds.push(errorBound! * 1e6);
+  }
+  printExactness(`${program.name}, idle`, offsets, bounds, "");
+}
+
+/** Milliseconds. */
+const IDLE = 20;
+
+function printExactness(name: string, offsets: number[], bounds: number[], time: string): void {
+  const outside = offsets.filter((offset, i) => offset > bounds[i]!).length;
+  const cells = [summary(offsets, "µs"), summary(bounds, "µs")].map((cell) => cell.padEnd(25));
+  console.log(`${name.padEnd(24)}${cells.join("")}${String(outside).padEnd(11)}${time}`.trimEnd());
 }
 
 async function bench(program: Program): Promise<void> {
@@ -44,7 +86,6 @@ async function bench(program: Program): Promise<void> {
   const offsets: number[] = [];
   const bounds: number[] = [];
   const times: number[] = [];
-  let outside = 0;
   for (let i = 0; i < RUNS; i++) {
     const start = performance.now();
     const { stdout, stderr } = await run(program, "sync", server.address, "--json");
@@ -53,14 +94,8 @@ async function bench(program: Program): Promise<void> {
     const fix = JSON.parse(stdout);
     offsets.push(Math.abs(fix.offset) * 1e6);
     bounds.push(fix.error_bound * 1e6);
-    if (Math.abs(fix.offset) > fix.error_bound) outside++;
   }
-  const cells = [summary(offsets, "µs"), summary(bounds, "µs")].map((cell) => cell.padEnd(25));
-  console.log(
-    `${program.name.padEnd(11)}${cells.join("")}${String(outside).padEnd(11)}${
-      summary(times, "ms")
-    }`,
-  );
+  printExactness(program.name, offsets, bounds, summary(times, "ms"));
 }
 
 function summary(numbers: number[], unit: string): string {
@@ -93,30 +128,34 @@ async function compileC(directory: string, name: string): Promise<string> {
 const UNLIMITED = ["--host", "127.0.0.1", "--port", "0", "--rate", "0"]
   .concat("--max-clients", "20000", "--max-clients-per-address", "20000");
 
-async function benchLoad(program: Program, directory: string): Promise<void> {
+async function benchLoad(programs: readonly Program[], directory: string): Promise<void> {
   const load = await compileC(directory, "load");
   console.log(
     `\nclosed loop, ${ROUNDS} rounds of ${SECONDS} s, medians\n\n` +
-      "server         connections  replies/s  most/least  median     slowest 0.1 %",
+      "server                  connections  replies/s   of C  most/least  median    slowest 0.1 %",
   );
-  await using server = await ServeProcess.start(program, UNLIMITED);
-  await using python = await Peer.start("python3", "scripts/bench/threaded_server.py");
-  await using c = await Peer.start(await compileC(directory, "epoll_server"));
-  const ports = {
-    [`tsync ${program.name}`]: server.port,
-    "C, epoll": c.port,
-    "Python": python.port,
-  };
+  await using servers = new AsyncDisposableStack();
+  const ports = new Map<string, number>();
+  ports.set(C, servers.use(await Peer.start(await compileC(directory, "epoll_server"))).port);
+  for (const program of programs) {
+    const server = servers.use(await ServeProcess.start(program, UNLIMITED));
+    ports.set(`tsync ${program.name}`, server.port);
+  }
+  const python = servers.use(await Peer.start("python3", "scripts/bench/threaded_server.py"));
+  ports.set("Python", python.port);
   for (const connections of [100, 1000]) {
     const rounds = new Map<string, Load[]>();
     for (let round = 0; round < ROUNDS; round++) {
-      for (const [name, port] of Object.entries(ports)) {
+      for (const [name, port] of ports) {
         rounds.set(name, [...rounds.get(name) ?? [], await measure(load, port, connections)]);
       }
     }
-    for (const [name, loads] of rounds) printLoad(name, connections, loads);
+    for (const [name, loads] of rounds) printLoad(name, connections, loads, rounds.get(C)!);
   }
 }
+
+/** The limit, to which the others are compared round by round. */
+const C = "C, epoll";
 
 /** Resident memory with many connections, each of which has synced once. */
 async function benchMemory(program: Program, directory: string): Promise<void> {
@@ -136,7 +175,7 @@ async function benchMemory(program: Program, directory: string): Promise<void> {
   await child.status;
   if (value === undefined) throw new Error(`${HELD} connections could not be opened`);
   console.log(
-    `\nresident memory, ${program.name}: ${before.toFixed(0)} MB without a connection, ` +
+    `resident memory, ${program.name}: ${before.toFixed(0)} MB without a connection, ` +
       `${during.toFixed(0)} MB with ${HELD} open that have each synced once`,
   );
 }
@@ -147,7 +186,7 @@ async function benchStart(program: Program): Promise<void> {
     const port = freePort();
     const start = performance.now();
     const child = new Deno.Command(program.executable, {
-      args: [...program.args, "serve", "--host", "127.0.0.1", "--port", String(port)],
+      args: commandLine(program, ["serve", "--host", "127.0.0.1", "--port", String(port)]),
       stderr: "null",
     }).spawn();
     using connection = await untilAccepted(port);
@@ -180,14 +219,20 @@ async function measure(load: string, port: number, connections: number): Promise
   return JSON.parse(text);
 }
 
-function printLoad(name: string, connections: number, loads: readonly Load[]): void {
-  const median = (figure: (load: Load) => number) =>
+function printLoad(
+  name: string,
+  connections: number,
+  loads: readonly Load[],
+  limits: readonly Load[],
+): void {
+  const median = (figure: (load: Load, round: number) => number) =>
     loads.map(figure).sort((a, b) => a - b)[loads.length >> 1]!;
   console.log(
-    name.padEnd(15) + String(connections).padStart(11) +
+    name.padEnd(24) + String(connections).padStart(11) +
       median(({ rate }) => rate).toFixed(0).padStart(11) +
+      median(({ rate }, round) => rate / limits[round]!.rate).toFixed(2).padStart(7) +
       median(({ most, least }) => most / least).toFixed(2).replace("Infinity", "∞").padStart(12) +
-      `  ${(median((each) => each.median) / 1000).toFixed(2)} ms`.padEnd(13) +
+      `  ${(median((each) => each.median) / 1000).toFixed(2)} ms`.padEnd(12) +
       `${(median(({ slowest }) => slowest) / 1000).toFixed(2)} ms`,
   );
 }

@@ -51,10 +51,10 @@ export interface Tie {
   readonly error: bigint;
 }
 
-/** Reads both timelines as nearly at once as can be. */
-export function tie(clock: Clock): Tie {
+/** Reads both timelines as nearly at once as can be, in so many attempts. */
+export function tie(clock: Clock, attempts = 5): Tie {
   let best: Tie | undefined;
-  for (let attempt = 0; attempt < 5; attempt++) {
+  for (let attempt = 0; attempt < attempts; attempt++) {
     const before = clock.monotonic();
     const realtime = clock.realtime();
     const after = clock.monotonic();

@@ -7,9 +7,9 @@
  */
 
 import { setImmediate } from "node:timers";
-import { type Clock, tie } from "../clock/clock.ts";
+import { type Clock, type Tie, tie } from "../clock/clock.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
-import type { SocketAddress } from "./address.ts";
+import { canonical, type SocketAddress } from "./address.ts";
 import { DatagramSocket } from "./libc/datagrams.ts";
 import type { Libc } from "./libc/socket.ts";
 import { StreamSocket } from "./libc/streams.ts";
@@ -30,19 +30,22 @@ function untilNextLook(turn: number): Promise<void> {
   });
 }
 
+/** By how much a system clock is slewed at most, as a fraction. */
+const SLEW = 500e-6;
+
 /**
  * From the kernel's stamps, which are the system clock's time, to the
- * monotonic timeline. Whatever becomes of the system clock, something came
- * after nothing had come, and before now.
+ * monotonic timeline. A stamp counts only if the system clock was not set
+ * between the last look that found nothing and this one: it came in between.
  */
-class Arrivals {
+export class Arrivals {
   readonly #clock: Clock;
   /** When nothing had come yet. */
-  #empty: bigint;
+  #empty: Tie;
 
   constructor(clock: Clock) {
     this.#clock = clock;
-    this.#empty = clock.monotonic();
+    this.#empty = tie(clock);
   }
 
   /**
@@ -51,7 +54,7 @@ class Arrivals {
    * @param receive Takes it; `null` if nothing has.
    */
   look<T>(receive: () => T | null): T | null {
-    const before = this.#clock.monotonic();
+    const before = tie(this.#clock, 1);
     const received = receive();
     if (received === null) this.#empty = before;
     return received;
@@ -59,15 +62,19 @@ class Arrivals {
 
   /**
    * @param arrived Nanoseconds since the Unix epoch, or 0: the kernel does not say.
-   * @returns `null` if it cannot be said.
+   * @returns The moment, or one just after it; `null` if it cannot be said.
    */
   monotonic(arrived: bigint): bigint | null {
     if (arrived === 0n) return null;
     const { monotonic, realtime, error } = tie(this.#clock);
-    const age = realtime - arrived - error;
+    const elapsed = monotonic - this.#empty.monotonic;
+    const moved = (realtime - this.#empty.realtime) - elapsed;
+    const doubt = error + this.#empty.error + BigInt(Math.ceil(SLEW * Number(elapsed)));
+    const age = realtime - arrived - doubt;
+    if (moved > doubt || -moved > doubt) return null;
     if (age < 0n) return monotonic;
     const stamped = monotonic - age;
-    return stamped < this.#empty ? this.#empty : stamped;
+    return stamped < this.#empty.monotonic ? this.#empty.monotonic : stamped;
   }
 }
 
@@ -139,7 +146,7 @@ export class KernelConnection implements Connection {
       socket.close();
       throw error;
     }
-    return new KernelConnection(socket, address, clock);
+    return new KernelConnection(socket, { ...address, hostname: meant(address.hostname) }, clock);
   }
 
   async read(into: Uint8Array): Promise<number | null> {
@@ -169,4 +176,10 @@ export class KernelConnection implements Connection {
     this.#closed = true;
     this.#socket.close();
   }
+}
+
+/** Who connects to the unspecified address means this machine. */
+function meant(hostname: string): string {
+  const address = canonical(hostname);
+  return address === "0.0.0.0" ? "127.0.0.1" : address === "::" ? "::1" : hostname;
 }

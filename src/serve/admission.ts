@@ -27,6 +27,9 @@ export interface Limits {
 /** Seconds' worth of requests that may come at once. */
 const BURST = 4;
 
+/** Seconds that a request can have waited to be read. What is older says that the clock was set back. */
+const LATE = 15;
+
 /** Addresses without a connection that are remembered: anybody can make them up. */
 const STRANGERS = 50_000;
 
@@ -165,7 +168,8 @@ export class Admission {
   request(client: Client, now: bigint): boolean {
     if (this.#rate === 0) return true;
     const elapsed = Number(now - client.since) / 1e9;
-    client.since = now;
+    // What waited to be read while others were answered is late, and adds nothing a second time.
+    if (elapsed > 0 || elapsed < -LATE) client.since = now;
     const full = this.#rate * BURST;
     client.tokens = Math.min(full, client.tokens + Math.max(0, elapsed) * this.#rate);
     if (client.tokens < 1) return false;

@@ -134,7 +134,7 @@ export class StreamServer {
   turn(): boolean {
     const now = this.#clock.monotonic();
     if (now >= this.#due) this.#tick(now);
-    for (const [listener, until] of this.#paused) if (now >= until) this.#resume(listener);
+    for (const [listener, until] of this.#paused) if (now >= until) this.#resume(listener, now);
     if (!this.#figures.stopping) return false;
     if (this.#end === null) this.#stop(now);
     return this.#open === 0 || now >= this.#end!;
@@ -168,9 +168,15 @@ export class StreamServer {
     for (const stream of this.#opened()) if (stream.idle) this.#close(stream, null);
   }
 
-  #resume(listener: number): void {
+  #resume(listener: number, now: bigint): void {
     this.#paused.delete(listener);
-    this.listen(listener);
+    try {
+      this.listen(listener);
+    } catch (error) {
+      if (!(error instanceof NoRoom)) throw error;
+      this.#listeners.delete(listener);
+      this.#paused.set(listener, now + ACCEPT_PAUSE);
+    }
   }
 
   *#opened(): Generator<Stream> {

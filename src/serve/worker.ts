@@ -10,7 +10,7 @@ import type { Clock } from "../clock/clock.ts";
 import { systemClock } from "../clock/system_clock.ts";
 import { DatagramBatch } from "../net/libc/datagrams.ts";
 import { Epoll } from "../net/libc/epoll.ts";
-import { libcSockets } from "../net/libc/socket.ts";
+import { libcSockets, socketError } from "../net/libc/socket.ts";
 import { LinuxStreams } from "../net/libc/streams.ts";
 import { errorText } from "../net/transport.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
@@ -39,7 +39,8 @@ function work({ sockets, limits, shared, ...options }: WorkerOrder): void {
         streams.listen(fd);
         continue;
       }
-      epoll.add(fd);
+      const error = epoll.add(fd);
+      if (error !== 0) throw socketError(libc, error);
       batches.set(fd, new DatagramBatch(libc, fd, PACKET_SIZE));
     }
     while (!streams.turn()) {

@@ -16,6 +16,9 @@ const RECEIVING = c.MSG_DONTWAIT | c.MSG_TRUNC;
 /** Datagrams taken and answered at once. */
 export const BATCH = 64;
 
+/** Errors that are over at the next attempt. */
+const PASSING: readonly number[] = [c.EAGAIN, c.EINTR, c.ENOBUFS, c.ENOMEM];
+
 /** Receives datagrams in batches and answers each in its own place. */
 export class DatagramBatch {
   /** What came: the first bytes of each. */
@@ -77,7 +80,7 @@ export class DatagramBatch {
     const count = this.#libc.recvmmsg(this.#fd, this.#receiving, BATCH, RECEIVING, 0n);
     if (count >= 0) return count;
     const number = errno(this.#libc);
-    if (number === c.EAGAIN || number === c.EINTR) return 0;
+    if (PASSING.includes(number)) return 0;
     throw socketError(this.#libc, number);
   }
 

@@ -30,13 +30,9 @@ export class Epoll {
     this.#fd = check(libc, libc.epoll_create1(c.EPOLL_CLOEXEC));
   }
 
-  /**
-   * Waits for what a socket has to be read.
-   *
-   * @throws {Error} if there are too many.
-   */
-  add(fd: number): void {
-    this.#control(c.EPOLL_CTL_ADD, fd, c.EPOLLIN);
+  /** Waits for what a socket has to be read. @returns The error's number if it cannot, else 0. */
+  add(fd: number): number {
+    return this.#control(c.EPOLL_CTL_ADD, fd, c.EPOLLIN);
   }
 
   /** From now on waits for what one has to be read, or else for room to write. */
@@ -71,10 +67,11 @@ export class Epoll {
     this.#libc.close(this.#fd);
   }
 
-  #control(operation: number, fd: number, events: number): void {
+  #control(operation: number, fd: number, events: number): number {
     const at = this.#event.byteOffset;
     this.#view.setUint32(at + c.epoll_event.events, events, true);
     this.#view.setInt32(at + c.epoll_event.data, fd, true);
-    check(this.#libc, this.#libc.epoll_ctl(this.#fd, operation, fd, this.#event));
+    const result = this.#libc.epoll_ctl(this.#fd, operation, fd, this.#event);
+    return result === 0 ? 0 : errno(this.#libc);
   }
 }

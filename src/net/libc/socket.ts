@@ -20,6 +20,7 @@ const SYMBOLS = {
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
   // Their results are ssize_t, of which 32 bits hold all that can come here.
   send: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
+  recv: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
   recvmmsg: { parameters: ["i32", "buffer", "u32", "i32", "usize"], result: "i32" },
   sendmmsg: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
@@ -170,7 +171,7 @@ export function bindSocket(
   const type = (isTcp ? c.SOCK_STREAM : c.SOCK_DGRAM) | c.SOCK_NONBLOCK;
   const fd = openSocket(libc, address, type);
   try {
-    if (isV6) setOption(libc, fd, c.IPPROTO_IPV6, c.IPV6_V6ONLY, isWildcard(address) ? 0 : 1);
+    if (isV6) setOption(libc, fd, c.IPPROTO_IPV6, c.IPV6_V6ONLY, takesIPv4(address) ? 0 : 1);
     if (isTcp) {
       // Connections inherit what their listener has: this and the stamps.
       setOption(libc, fd, c.IPPROTO_TCP, c.TCP_NODELAY, 1);
@@ -189,7 +190,7 @@ export function bindSocket(
     return {
       transport,
       fd,
-      address: { hostname: address.hostname, port },
+      address: { hostname: spelled(address.hostname), port },
       shut: () => void libc.shutdown(fd, c.SHUT_RDWR),
       close: () => void libc.close(fd),
     };
@@ -199,11 +200,23 @@ export function bindSocket(
   }
 }
 
-function isWildcard({ hostname }: SocketAddress): boolean {
-  return canonical(hostname) === "::";
+/** An IPv6 address in its one spelling, with its zone; a mapped one as it is. */
+function spelled(hostname: string): string {
+  if (!hostname.includes(":") || hostname.includes(".")) return hostname;
+  const zone = /%.*$/.exec(hostname)?.[0] ?? "";
+  return canonical(hostname) + zone;
 }
 
-/** `struct sockaddr_in` or `sockaddr_in6`, in an array of its own. */
+/** Is an IPv6 address the wildcard, or IPv4's as mapped? */
+function takesIPv4({ hostname }: SocketAddress): boolean {
+  return /^::(ffff:[^:]+:[^:]+)?$/.test(canonical(hostname));
+}
+
+/**
+ * `struct sockaddr_in` or `sockaddr_in6`, in an array of its own.
+ *
+ * @throws {Error} if its zone is no interface here.
+ */
 export function encodeAddress(
   libc: Libc,
   { hostname, port }: SocketAddress,
@@ -218,7 +231,8 @@ export function encodeAddress(
     bytes.set(parseIPv6(hostname), c.sockaddr_in6.sin6_addr);
     if (zone !== undefined) {
       const index = libc.if_nametoindex(new TextEncoder().encode(`${zone}\0`));
-      view.setUint32(c.sockaddr_in6.sin6_scope_id, index || Number(zone) || 0, true);
+      if (index === 0 && !/^\d+$/.test(zone)) throw new Error(`there is no interface ${zone}`);
+      view.setUint32(c.sockaddr_in6.sin6_scope_id, index || Number(zone), true);
     }
   } else bytes.set(hostname.split(".").map(Number), c.sockaddr_in.sin_addr);
   return bytes;

@@ -106,14 +106,17 @@ export interface StreamSockets {
   send(fd: number, bytes: Uint8Array<ArrayBuffer>): number;
   /** What to wait for next. At first it is something to read. */
   await(fd: number, what: "read" | "write"): void;
-  /** Waits for connections to a listener, */
+  /**
+   * Waits for connections to a listener, or no more.
+   *
+   * @throws {NoRoom} if it cannot be waited for.
+   */
   attend(listener: number): void;
-  /** or no more. */
   ignore(listener: number): void;
   close(fd: number): void;
 }
 
-/** There are not enough descriptors or memory for another connection. */
+/** There cannot be another connection, mostly for want of descriptors or memory. */
 export class NoRoom extends Error {
   override readonly name = "NoRoom";
 
@@ -123,11 +126,12 @@ export class NoRoom extends Error {
   }
 }
 
-const OUT_OF_ROOM: readonly number[] = [c.EMFILE, c.ENFILE, c.ENOBUFS, c.ENOMEM];
+/** Bytes that are thrown away at most. */
+const UNREAD = 1n << 20n;
 
 /** Those of Linux. */
 export class LinuxStreams implements StreamSockets {
-  readonly received: Uint8Array;
+  readonly received: Uint8Array<ArrayBuffer>;
   readonly #libc: Libc;
   readonly #epoll: Epoll;
   readonly #receiver: Receiver;
@@ -153,14 +157,14 @@ export class LinuxStreams implements StreamSockets {
     if (fd < 0) {
       const number = errno(libc);
       if (number === c.EAGAIN || number === c.EINTR || number === c.EINVAL) return null;
-      if (OUT_OF_ROOM.includes(number)) throw new NoRoom(number);
-      return "lost";
+      if (number === c.ECONNABORTED || number === c.EPERM || number === c.EPROTO) return "lost";
+      throw new NoRoom(number);
     }
     try {
-      this.#epoll.add(fd);
-    } catch {
+      this.#add(fd);
+    } catch (error) {
       libc.close(fd);
-      throw new NoRoom(c.ENOMEM);
+      throw error;
     }
     return { fd, address: decodeAddress(this.#arena.view, this.#name.byteOffset) };
   }
@@ -182,7 +186,7 @@ export class LinuxStreams implements StreamSockets {
   }
 
   attend(listener: number): void {
-    this.#epoll.add(listener);
+    this.#add(listener);
   }
 
   ignore(listener: number): void {
@@ -190,7 +194,15 @@ export class LinuxStreams implements StreamSockets {
   }
 
   close(fd: number): void {
+    // Closed with something unread, it would take back what was sent: it is thrown away.
+    this.#libc.recv(fd, this.received, UNREAD, c.MSG_DONTWAIT | c.MSG_TRUNC);
     this.#libc.close(fd);
+  }
+
+  /** @throws {NoRoom} */
+  #add(fd: number): void {
+    const number = this.#epoll.add(fd);
+    if (number !== 0) throw new NoRoom(number);
   }
 }
 
