@@ -1,10 +1,12 @@
 /**
- * tsync as a library: the offset to a server's clock, with a bound that holds.
+ * tsync as a library: the offset to a server's clock, with a bound that holds, and a clock that
+ * keeps to it.
  *
  * @module
  */
 
 export type { Clock, Discipline, Timers } from "./clock/clock.ts";
+export { compare, SyncedClock, type SyncedTime } from "./clock/synced_clock.ts";
 export type { ServerAddress, SocketAddress, TransportName } from "./net/address.ts";
 export type { Certificate, TlsOptions } from "./net/tls.ts";
 export type { Connection, Listener, Network } from "./net/transport.ts";
@@ -18,10 +20,6 @@ export {
   type Server,
   type ServerEvent,
 } from "./serve/server.ts";
-export {
-  type Fix,
-  type ServerFigures,
-  type ServerReport,
-  sync,
-  type SyncOptions,
-} from "./sync/sync.ts";
+export type { Fix, ServerFigures, ServerReport } from "./sync/fix.ts";
+export { sync, type SyncOptions } from "./sync/sync.ts";
+export { type State, type Update, Watch, type WatchOptions } from "./sync/watch.ts";

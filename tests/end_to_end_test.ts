@@ -11,6 +11,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import {
   commandLine,
   compiled,
+  linesOf,
   type Program,
   programs,
   run,
@@ -190,6 +191,44 @@ function testProgram(program: Program): void {
     await stuck.catch(() => {});
   });
 
+  test("sync --watch says a line a poll until it is interrupted", async () => {
+    await using server = await ServeProcess.start(program);
+    const flags = ["--watch", "--interval", "0.05", server.address];
+    const people = new Watching(program, flags);
+    const line = String.raw`\d{4}-\d\d-\d\d \S+ [+-]\d\d:\d\d  [+-]\S+ [mµn]?s ± \S+ [mµn]?s` +
+      String.raw`  [+-]\S+ ppm ± \S+ ppm  synchronised  next in 50\.0 ms`;
+    for (let i = 0; i < 3; i++) assertMatch(await people.next(), new RegExp(`^${line}$`));
+    assertEquals(await people.stop("SIGINT"), { code: 0, stderr: "" });
+
+    const programs = new Watching(program, ["--json", ...flags]);
+    const { offset, error_bound, state, frequency, frequency_bound, interval, servers } = JSON
+      .parse(await programs.next());
+    assert(Math.abs(offset) <= error_bound);
+    assertEquals([state, interval, servers.length], ["synchronised", 0.05, 1]);
+    assert(Math.abs(frequency) <= frequency_bound && frequency_bound <= 500);
+    await programs.next();
+    // The server goes: the clock goes on alone, and that is said.
+    assertEquals((await server.stop()).code, 0);
+    let last = JSON.parse(await programs.next());
+    while (last.state === "synchronised") last = JSON.parse(await programs.next());
+    assertEquals([last.state, last.offset, last.synchronised], ["holdover", null, false]);
+    const { code, stderr } = await programs.stop("SIGTERM");
+    assertEquals(code, 0);
+    assertMatch(stderr, /^tsync: 127\.0\.0\.1:\d+ (cannot be reached|closed|broke)/);
+  });
+
+  test("sync --watch knows its exit statuses", async () => {
+    const none = new Watching(program, ["--watch", "--json", "127.0.0.1:1"]);
+    assertEquals(JSON.parse(await none.next()).state, "synchronising");
+    const { code, stderr } = await none.stop("SIGINT");
+    assertEquals([code, stderr.endsWith("tsync: interrupted before a fix\n")], [130, true]);
+    await using server = await ServeProcess.start(program);
+    const exact = ["sync", "--watch", "--quiet", "--max-offset", "0", server.address];
+    const tooMuch = await tsync(...exact);
+    assertEquals([tooMuch.code, tooMuch.stdout], [3, ""]);
+    assertMatch(tooMuch.stderr, /^tsync: the local clock may be off by .* --max-offset\n$/);
+  });
+
   test("`sync --json true` asks a server named true", async () => {
     const { stdout } = await tsync("sync", "--json", "true", "127.0.0.1:1");
     const names = JSON.parse(stdout).servers.map(({ name }: { name: string }) => name);
@@ -287,6 +326,8 @@ function testProgram(program: Program): void {
     [["sync", "--json=no"], "--json takes no value"],
     [["sync", "-4=1"], "-4 takes no value"],
     [["sync", "--max-offset", "-1"], "--max-offset needs a value, S"],
+    [["sync", "--interval", "5"], "--interval needs --watch"],
+    [["sync", "--watch", "--interval", "0"], "--interval must be more than 0"],
     [["--version", "--bogus"], 'unexpected argument "--bogus" after --version'],
     [["serve", "--tls-key", "key.pem"], "--tls-key needs --tls-cert too"],
   ];
@@ -513,4 +554,34 @@ async function resetInMidRequest(port: number): Promise<void> {
   await new Promise((resolve) => socket.write(new Uint8Array(20).fill(0x23), resolve));
   socket.resetAndDestroy();
   await once(socket, "close");
+}
+
+/** `tsync sync --watch` as a process, of which one can wait for the next line. */
+class Watching {
+  readonly #child: Deno.ChildProcess;
+  readonly #lines: AsyncIterator<string>;
+  readonly #stderr: Promise<string>;
+
+  constructor(program: Program, args: readonly string[]) {
+    this.#child = new Deno.Command(program.executable, {
+      args: commandLine(program, ["sync", ...args]),
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    this.#lines = linesOf(this.#child.stdout);
+    this.#stderr = new Response(this.#child.stderr).text();
+  }
+
+  async next(): Promise<string> {
+    const { value, done } = await this.#lines.next();
+    if (done) throw new Error(await this.#stderr);
+    return value;
+  }
+
+  async stop(signal: Deno.Signal): Promise<{ code: number; stderr: string }> {
+    this.#child.kill(signal);
+    while (!(await this.#lines.next()).done);
+    const { code } = await this.#child.status;
+    return { code, stderr: await this.#stderr };
+  }
 }

@@ -6,7 +6,7 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import config from "../../deno.json" with { type: "json" };
-import type { ServeOptions, SyncOptions } from "../mod.ts";
+import type { ServeOptions, WatchOptions } from "../mod.ts";
 import { DEFAULT_PORT, NTP_PORT } from "../net/address.ts";
 import { parsePrefix } from "../serve/admission.ts";
 
@@ -137,6 +137,12 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
         help: "seconds for a server; what it has answered by then counts (default: 5)",
       },
       { name: "json", help: "print one JSON object a fix" },
+      { name: "watch", help: "keep a synchronised clock running, and show it, until interrupted" },
+      {
+        name: "interval",
+        value: "S",
+        help: "seconds between two polls of --watch (default: 1 to 64, as needed)",
+      },
       {
         name: "max-offset",
         value: "S",
@@ -173,8 +179,10 @@ export interface ServeArguments {
 /** What `tsync sync` was told. */
 export interface SyncArguments {
   readonly command: "sync";
-  readonly options: SyncOptions & { readonly servers: readonly string[] };
+  readonly options: WatchOptions & { readonly servers: readonly string[] };
   readonly json: boolean;
+  /** Is time to be kept? */
+  readonly watch: boolean;
   /** Seconds. */
   readonly maxOffset: number | undefined;
   /** File with the authorities for TLS. */
@@ -258,6 +266,9 @@ function parseServe(flags: Flags): Arguments {
 function parseSync(flags: Flags): Arguments {
   if (flags.isOn("help")) return { command: "help", about: "sync" };
   const both = flags.isOn("4") && flags.isOn("6");
+  if (flags.text("interval") !== undefined && !flags.isOn("watch")) {
+    throw new UsageError("--interval needs --watch", "sync");
+  }
   return {
     command: "sync",
     options: {
@@ -265,9 +276,11 @@ function parseSync(flags: Flags): Arguments {
       samples: flags.integer("samples", 1, 10_000),
       timeout: flags.seconds("timeout", false),
       kernelTimestamps: flags.isOn("kernel-timestamps"),
+      interval: flags.seconds("interval", false),
       family: both ? undefined : flags.isOn("4") ? 4 : flags.isOn("6") ? 6 : undefined,
     },
     json: flags.isOn("json"),
+    watch: flags.isOn("watch"),
     maxOffset: flags.seconds("max-offset", true),
     ca: flags.text("ca"),
     quiet: flags.isOn("quiet"),

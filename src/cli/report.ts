@@ -7,7 +7,7 @@
 
 import { bold, dim, green, red, yellow } from "@std/fmt/colors";
 import { nanoseconds, SECOND } from "../ntp/timestamp.ts";
-import type { Fix, ServerFigures, ServerReport } from "../mod.ts";
+import type { Fix, ServerFigures, ServerReport, Update } from "../mod.ts";
 
 const UNITS = [
   { name: "s", size: 1 },
@@ -46,9 +46,13 @@ export function formatOffset(offset: number, bound: number): string {
   const decimals = decimalsFor(Math.max(bound, 1e-9), unit, 2);
   const shown = (offset / unit.size).toFixed(decimals);
   const lost = Math.abs(Number(shown) - offset / unit.size) * unit.size;
-  const magnitude = shown.replace("-", "");
+  return `${signed(shown)} ${unit.name} ± ${rounded(bound + lost, 2, Math.ceil)}`;
+}
+
+/** A number's decimals, with a sign always, and nothing's is `+`. */
+function signed(shown: string): string {
   const sign = shown.startsWith("-") && Number(shown) !== 0 ? "-" : "+";
-  return `${sign}${magnitude} ${unit.name} ± ${rounded(bound + lost, 2, Math.ceil)}`;
+  return sign + shown.replace("-", "");
 }
 
 function rounded(seconds: number, digits: number, round: (value: number) => number): string {
@@ -59,6 +63,42 @@ function rounded(seconds: number, digits: number, round: (value: number) => numb
   const value = round(Number((seconds / unit.size * scale).toPrecision(12))) / scale;
   return `${value.toFixed(decimals)} ${unit.name}`;
 }
+
+/** `+12.35 ppm ± 0.04 ppm`: a frequency with only the digits that its bound leaves it. Both are fractions. */
+export function formatFrequency(frequency: number, bound: number): string {
+  const ppm = { frequency: frequency * 1e6, bound: bound * 1e6 };
+  const digits = ppm.bound > 0 ? Math.ceil(1 - Math.log10(ppm.bound)) : 3;
+  const decimals = Math.min(Math.max(digits, 0), 3);
+  const scale = 10 ** decimals;
+  const shown = ppm.frequency.toFixed(decimals);
+  const lost = Math.abs(Number(shown) - ppm.frequency);
+  // A double's last bits are not worth a digit.
+  const most = Math.ceil(Number(((ppm.bound + lost) * scale).toPrecision(12))) / scale;
+  return `${signed(shown)} ppm ± ${most.toFixed(decimals)} ppm`;
+}
+
+/** A poll for people, in one line. */
+export function describeUpdate({ fix, state, news, frequency, frequencyBound, interval }: Update) {
+  const parts = [
+    formatInstant(fix.localTime),
+    fix.offset === null ? "no fix" : formatOffset(fix.offset, fix.errorBound!),
+    frequency === null ? "" : formatFrequency(frequency, frequencyBound!),
+    state,
+    NEWS[news],
+    `next in ${formatDuration(interval)}`,
+  ];
+  return parts.filter((part) => part !== "").join("  ");
+}
+
+/** What a poll brings that is new, in words. */
+export const NEWS: Readonly<Record<Update["news"], string>> = {
+  first: "",
+  agrees: "",
+  lost: "",
+  frequency: "the frequency has changed",
+  step: "the servers' clock was set",
+  disturbed: "the local clock was set, or the machine slept",
+};
 
 /** Which clock is slow, in words. */
 export function verdict(offset: number, bound: number): string {
@@ -134,7 +174,7 @@ export function describeFix(fix: Fix): string {
   return rows.map(([label, text]) => `${dim(label.padEnd(12))}${text}`.trimEnd()).join("\n");
 }
 
-function serverLine({ name, address, transport, figures }: ServerReport): string {
+export function serverLine({ name, address, transport, figures }: ServerReport): string {
   const source = figures === null ? "" : `, stratum ${figures.stratum} (${figures.referenceId})`;
   return `${bold(name)}  ${transport} ${address ?? ""}${source}`.trimEnd();
 }
@@ -176,10 +216,34 @@ export function describeFailure(fix: Fix): string[] {
   return [...failures, `no majority of the servers agrees: ${said.join("; ")}`];
 }
 
+/** Says so if a fix does not meet `--max-offset`. */
+export function tooLarge(fix: Fix, maxOffset: number | undefined): string | null {
+  if (maxOffset === undefined || !fix.synchronised) return null;
+  const worst = Math.abs(fix.offset!) + fix.errorBound!;
+  if (worst <= maxOffset) return null;
+  return `tsync: the local clock may be off by ${formatDuration(worst)}, which is more than the ` +
+    `${formatDuration(maxOffset)} allowed by --max-offset`;
+}
+
 /** A fix for programs: one line of JSON. The names and units are part of the contract. */
 export function fixToJson(fix: Fix): string {
-  const time = fix.offset === null ? fix.localTime : correctedTime(fix.localTime, fix.offset);
+  return encode(fixMembers(fix));
+}
+
+/** The same of a poll, with what is known of the frequency (ppm). */
+export function updateToJson({ fix, state, frequency, frequencyBound, interval }: Update): string {
   return encode({
+    ...fixMembers(fix),
+    state,
+    frequency: frequency === null ? null : frequency * 1e6,
+    frequency_bound: frequencyBound === null ? null : frequencyBound * 1e6,
+    interval,
+  });
+}
+
+function fixMembers(fix: Fix) {
+  const time = fix.offset === null ? fix.localTime : correctedTime(fix.localTime, fix.offset);
+  return {
     time: formatTimestamp(time),
     offset: fix.offset,
     error_bound: fix.errorBound,
@@ -203,7 +267,7 @@ export function fixToJson(fix: Fix): string {
       timestamps: figures?.timestamps ?? null,
       error,
     })),
-  });
+  };
 }
 
 /** `JSON.stringify`, with numbers as decimals to nine places and never as `1e-7`. */

@@ -11,7 +11,8 @@ import { parseServerAddress } from "../net/address.ts";
 import { trustOnly } from "../net/tls.ts";
 import { EXIT, type SyncArguments, UsageError } from "./args.ts";
 import { mayReadFiles, readFile } from "./files.ts";
-import { describeFailure, describeFix, fixToJson, formatDuration } from "./report.ts";
+import { runWatch } from "./watch.ts";
+import { describeFailure, describeFix, fixToJson, tooLarge } from "./report.ts";
 
 /** Takes a fix and shows it. @returns The exit status. */
 export async function runSync(args: SyncArguments): Promise<number> {
@@ -26,6 +27,7 @@ export async function runSync(args: SyncArguments): Promise<number> {
     throw new UsageError("--kernel-timestamps cannot be had with TLS: name it tcp://", "sync");
   }
   const ca = authorities(args.ca, servers.some(({ transport }) => transport === "tls"));
+  if (args.watch) return await runWatch(args, ca);
   const interrupt = new AbortController();
   const onSignal = () => interrupt.abort();
   Deno.addSignalListener("SIGINT", onSignal);
@@ -69,12 +71,9 @@ function show(fix: Fix, { json, quiet, maxOffset }: SyncArguments): number {
   }
   setColorEnabled(Deno.stdout.isTerminal() && !Deno.noColor);
   if (!json && !quiet) console.log(describeFix(fix));
-  const worst = Math.abs(fix.offset!) + fix.errorBound!;
-  if (maxOffset === undefined || worst <= maxOffset) return EXIT.ok;
-  console.error(
-    `tsync: the local clock may be off by ${formatDuration(worst)}, which is more than the ` +
-      `${formatDuration(maxOffset)} allowed by --max-offset`,
-  );
+  const sentence = tooLarge(fix, maxOffset);
+  if (sentence === null) return EXIT.ok;
+  console.error(sentence);
   return EXIT.offsetTooLarge;
 }
 

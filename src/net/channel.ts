@@ -77,6 +77,8 @@ export interface Channel {
    * @throws The signal's reason if it is aborted; the channel is closed then.
    */
   exchange(): Promise<Stamps>;
+  /** Lets go of the connection, which stays open. */
+  release(): void;
   close(): void;
 }
 
@@ -92,8 +94,9 @@ export class ChannelError extends Error {
  * @param signal Closes the connection when it is aborted.
  */
 export function streamChannel(connection: Connection, clock: Clock, signal: AbortSignal): Channel {
+  const release = () => signal.removeEventListener("abort", onAbort);
   const close = () => {
-    signal.removeEventListener("abort", onAbort);
+    release();
     connection.close();
   };
   // Some runtimes leave a read that is under way unanswered when its connection is closed.
@@ -113,6 +116,7 @@ export function streamChannel(connection: Connection, clock: Clock, signal: Abor
     address: connection.remote,
     request,
     reply,
+    release,
     close,
     async exchange() {
       // The read is under way before the request leaves: after T1 nothing is left to do.

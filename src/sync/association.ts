@@ -43,8 +43,15 @@ export interface MeasureOptions {
   readonly ca: string | undefined;
   /** Ends it; the promise is rejected with its reason. */
   readonly signal: AbortSignal;
+  /** Has the last burst's connection, if it is still there, and keeps it. Default: it is closed. */
+  readonly keeper?: Keeper | undefined;
   /** Told after each exchange how many of this burst count. */
   readonly onSample: (done: number) => void;
+}
+
+/** A connection that outlives a burst, for the next one. */
+export interface Keeper {
+  connection: Connection | null;
 }
 
 /** What a server's exchanges prove. */
@@ -218,8 +225,7 @@ class Association {
     const { clock } = this.#environment;
     const { signal } = this.#deadline;
     const { samples, onSample } = this.#options;
-    const connection = await this.#connect();
-    if (this.#server.transport === "tls") await this.#startTls(connection);
+    const connection = this.#keptConnection() ?? await this.#open();
     const channel = streamChannel(connection, clock, signal);
     this.#reply = channel.reply;
     const address = formatAddress(channel.address);
@@ -227,6 +233,7 @@ class Association {
     if (address !== this.#measured) this.#exchanges.length = this.#stamped = 0;
     this.#measured = address;
     this.#address = address;
+    let keeper: Keeper | undefined;
     try {
       // The first exchange wakes everything on the way and does not count.
       await this.#exchange(channel);
@@ -235,9 +242,28 @@ class Association {
         this.#keep(exchange, by);
         onSample(this.#exchanges.length);
       }
+      keeper = this.#options.keeper;
     } finally {
-      channel.close();
+      if (keeper === undefined) channel.close();
+      else {
+        channel.release();
+        keeper.connection = connection;
+      }
     }
+  }
+
+  /** It is the keeper's no more: should it break, another is made. */
+  #keptConnection(): Connection | null {
+    const { keeper } = this.#options;
+    const connection = keeper?.connection ?? null;
+    if (keeper !== undefined) keeper.connection = null;
+    return connection;
+  }
+
+  async #open(): Promise<Connection> {
+    const connection = await this.#connect();
+    if (this.#server.transport === "tls") await this.#startTls(connection);
+    return connection;
   }
 
   /**

@@ -4,16 +4,18 @@
  * @module
  */
 
-import { type Clock, stepped, type Tie, tie, type Timers } from "../clock/clock.ts";
+import { type Clock, stepped, tie, type Timers } from "../clock/clock.ts";
 import { systemClock, systemTimers } from "../clock/system_clock.ts";
-import { extrapolate, jitter, leastDelay } from "../estimate/envelope.ts";
-import { delay, type Interval, offset as exchangeOffset } from "../estimate/exchange.ts";
-import { select, type Selection } from "../estimate/selection.ts";
 import { parseServerAddress, type ServerAddress, type TransportName } from "../net/address.ts";
 import { kernelNetwork, type Network, systemNetwork } from "../net/transport.ts";
-import { type Leap, referenceIdText } from "../ntp/packet.ts";
-import { nanoseconds } from "../ntp/timestamp.ts";
-import { type Environment, type Failure, measure, type Measurement } from "./association.ts";
+import {
+  type Environment,
+  type Failure,
+  type Keeper,
+  measure,
+  type Measurement,
+} from "./association.ts";
+import { combine, type Fix, type Poll } from "./fix.ts";
 
 /** How to take a fix. */
 export interface SyncOptions {
@@ -46,62 +48,6 @@ export interface SyncOptions {
   nonce?: (() => bigint) | undefined;
 }
 
-/** What came of asking. */
-export interface Fix {
-  /** Did a majority of the servers that answered agree? If not, the figures are `null`. */
-  readonly synchronised: boolean;
-  /** What the local clock showed at the moment of the fix: nanoseconds since the Unix epoch. */
-  readonly localTime: bigint;
-  /** Seconds to add to the local clock to have the servers' time. */
-  readonly offset: number | null;
-  /** Seconds by which the offset can be wrong, at most, in either direction. */
-  readonly errorBound: number | null;
-  /** Seconds: the least round trip to a truechimer. */
-  readonly delay: number | null;
-  /** The leap second that is due. */
-  readonly leap: Leap | null;
-  /** One for each server asked, in order. */
-  readonly servers: readonly ServerReport[];
-}
-
-/** What is known of one server. */
-export interface ServerReport {
-  /** As the user wrote it. */
-  readonly name: string;
-  /** Its IP address and port, if it is known. */
-  readonly address: string | null;
-  readonly transport: TransportName;
-  readonly status: "truechimer" | "falseticker" | "unreachable" | "invalid";
-  /** What was measured; `null` if the server is unreachable or invalid. */
-  readonly figures: ServerFigures | null;
-  /** A sentence that says why there are no figures. */
-  readonly error: string | null;
-}
-
-/** What was measured of one server. */
-export interface ServerFigures {
-  /** Seconds to add to the local clock to have this server's time. */
-  readonly offset: number;
-  /** Seconds by which that can be wrong. How wrong the server itself can be is not in it. */
-  readonly errorBound: number;
-  /** Seconds: the least round trip. */
-  readonly delay: number;
-  /** Seconds: see `jitter` in `envelope.ts`. */
-  readonly jitter: number;
-  /** Each exchange for itself, in order: seconds. */
-  readonly exchanges: readonly { readonly offset: number; readonly delay: number }[];
-  readonly stratum: number;
-  /** As text, see `referenceIdText`. */
-  readonly referenceId: string;
-  /** Seconds. */
-  readonly rootDelay: number;
-  /** Seconds. */
-  readonly rootDispersion: number;
-  readonly leap: Leap;
-  /** Who took T4. */
-  readonly timestamps: "user" | "kernel";
-}
-
 /** Exchanges per server. Public servers of NTP must not be burst at. */
 const DEFAULT_SAMPLES: Readonly<Record<TransportName, number>> = { tcp: 16, tls: 16, ntp: 4 };
 
@@ -124,59 +70,111 @@ const ATTEMPTS = 3;
  * ```
  */
 export async function sync(options: SyncOptions = {}): Promise<Fix> {
-  const servers = (options.servers ?? ["localhost"]).map(parseServerAddress);
-  const { timeout = 5 } = options;
-  const counts = servers.map(({ transport }) => options.samples ?? DEFAULT_SAMPLES[transport]);
-  if (servers.length === 0) throw new RangeError("cannot sync: expected at least one server");
-  if (!counts.every((samples) => Number.isInteger(samples) && samples >= 1)) {
-    throw new RangeError(
-      `cannot sync: samples must be a positive integer: current value is ${options.samples}`,
-    );
+  return (await new Poller(options).poll()).fix;
+}
+
+/** Asks the same servers again and again. */
+export class Poller {
+  readonly servers: readonly ServerAddress[];
+  readonly environment: Environment;
+  readonly signal: AbortSignal;
+  readonly #counts: readonly number[];
+  readonly #timeout: number;
+  readonly #options: SyncOptions;
+  readonly #keepers: readonly Keeper[] | null;
+
+  /**
+   * @param keeps Does it keep the connections, for the next time? Default: no.
+   * @throws {SyntaxError} if a server's name is none.
+   * @throws {RangeError} if a number is out of range.
+   * @throws {Error} as {@linkcode sync} does.
+   */
+  constructor(options: SyncOptions, keeps = false) {
+    this.servers = (options.servers ?? ["localhost"]).map(parseServerAddress);
+    const { timeout = 5, samples } = options;
+    const counts = this.servers.map(({ transport }) => samples ?? DEFAULT_SAMPLES[transport]);
+    if (counts.length === 0) throw new RangeError("cannot sync: expected at least one server");
+    if (!counts.every((samples) => Number.isInteger(samples) && samples >= 1)) {
+      throw new RangeError(
+        `cannot sync: samples must be a positive integer: current value is ${samples}`,
+      );
+    }
+    if (!(timeout > 0 && timeout < 1e6)) {
+      throw new RangeError(
+        `cannot sync: timeout must be a positive number of seconds: current value is ${timeout}`,
+      );
+    }
+    this.#options = options;
+    this.#counts = counts;
+    this.#timeout = timeout;
+    const clock = options.clock ?? systemClock();
+    this.environment = {
+      clock,
+      network: options.network ??
+        (options.kernelTimestamps ? kernelNetwork(clock) : systemNetwork),
+      timers: options.timers ?? systemTimers,
+      nonce: options.nonce ?? (() => crypto.getRandomValues(new BigUint64Array(1))[0]!),
+    };
+    this.signal = options.signal ?? new AbortController().signal;
+    this.#keepers = keeps ? counts.map(() => ({ connection: null })) : null;
   }
-  const all = counts.reduce((a, b) => a + b);
-  if (!(timeout > 0 && timeout < 1e6)) {
-    throw new RangeError(
-      `cannot sync: timeout must be a positive number of seconds: current value is ${timeout}`,
-    );
+
+  /**
+   * Asks all of them side by side.
+   *
+   * @throws The signal's reason, if it is aborted.
+   */
+  async poll(): Promise<Poll> {
+    const { servers, signal, environment: { clock } } = this;
+    const done = servers.map(() => 0);
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      const outcomes = await this.#ask([...servers.keys()], done);
+      // Who had to wait for others is asked again: an old bound says little about now.
+      // Servers of NTP are not: that would take seconds, and be a burden to them.
+      const now = clock.monotonic();
+      const old = [...servers.keys()].filter((i) =>
+        servers[i]!.transport !== "ntp" && isOlder(outcomes[i]!, now - STALE)
+      );
+      const fresh = await this.#ask(old, done);
+      old.forEach((i, k) => outcomes[i] = fresh[k]!);
+      signal.throwIfAborted();
+      const end = tie(clock);
+      const disturbed = outcomes.some((outcome) =>
+        outcome.status === "measured" && stepped(outcome.start, end)
+      );
+      if (!disturbed) return combine(servers, outcomes, end);
+    }
+    return combine(servers, servers.map(disturbedBy), tie(clock));
   }
-  const clock = options.clock ?? systemClock();
-  const environment: Environment = {
-    clock,
-    network: options.network ??
-      (options.kernelTimestamps ? kernelNetwork(clock) : systemNetwork),
-    timers: options.timers ?? systemTimers,
-    nonce: options.nonce ?? (() => crypto.getRandomValues(new BigUint64Array(1))[0]!),
-  };
-  const signal = options.signal ?? new AbortController().signal;
-  const done = servers.map(() => 0);
-  const ask = (which: readonly number[]) =>
-    Promise.all(which.map((i) => {
+
+  /** Closes the connections that are kept. */
+  close(): void {
+    for (const keeper of this.#keepers ?? []) {
+      keeper.connection?.close();
+      keeper.connection = null;
+    }
+  }
+
+  #ask(which: readonly number[], done: number[]): Promise<(Measurement | Failure)[]> {
+    const { family, ca, onProgress } = this.#options;
+    const all = this.#counts.reduce((a, b) => a + b);
+    return Promise.all(which.map((i) => {
       const onSample = (count: number) => {
         done[i] = count;
-        options.onProgress?.(done.reduce((a, b) => a + b), all);
+        onProgress?.(done.reduce((a, b) => a + b), all);
       };
-      const { family, ca } = options;
-      const how = { samples: counts[i]!, timeout, family, ca, signal, onSample };
-      return measure(servers[i]!, how, environment);
+      const how = {
+        samples: this.#counts[i]!,
+        timeout: this.#timeout,
+        family,
+        ca,
+        signal: this.signal,
+        keeper: this.#keepers?.[i],
+        onSample,
+      };
+      return measure(this.servers[i]!, how, this.environment);
     }));
-  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    const outcomes = await ask([...servers.keys()]);
-    // Who had to wait for others is asked again: an old bound says little about now.
-    // Servers of NTP are not: that would take seconds, and be a burden to them.
-    const now = clock.monotonic();
-    const old = [...servers.keys()].filter((i) =>
-      servers[i]!.transport !== "ntp" && isOlder(outcomes[i]!, now - STALE)
-    );
-    const fresh = await ask(old);
-    old.forEach((i, k) => outcomes[i] = fresh[k]!);
-    signal.throwIfAborted();
-    const end = tie(clock);
-    const disturbed = outcomes.some((outcome) =>
-      outcome.status === "measured" && stepped(outcome.start, end)
-    );
-    if (!disturbed) return combine(servers, outcomes, end);
   }
-  return combine(servers, servers.map(disturbedBy), tie(clock));
 }
 
 /** What there is to say of a server when the local clock does not stand still. */
@@ -196,101 +194,3 @@ function isOlder(outcome: Measurement | Failure, moment: bigint): boolean {
 
 /** Nanoseconds after which a bound is not carried on but measured again. */
 const STALE = 500_000_000n;
-
-/** Has the servers vote, and states the result for the moment of `end`. */
-function combine(
-  servers: readonly ServerAddress[],
-  outcomes: readonly (Measurement | Failure)[],
-  end: Tie,
-): Fix {
-  const measured = outcomes.filter((outcome) => outcome.status === "measured");
-  const offsets = measured.map(({ bounds }) =>
-    systemOffset(extrapolate(bounds, end.monotonic), end)
-  );
-  const selection = vote(servers.length, measured, offsets);
-  const reports = servers.map(({ name, transport }, i): ServerReport => {
-    const outcome = outcomes[i]!;
-    const { address } = outcome;
-    if (outcome.status !== "measured") {
-      return {
-        name,
-        address,
-        transport,
-        status: outcome.status,
-        figures: null,
-        error: outcome.error,
-      };
-    }
-    const which = measured.indexOf(outcome);
-    const status = selection?.truechimers[which] ? "truechimer" : "falseticker";
-    const figures = figuresOf(outcome, offsets[which]!, end.realtime - end.monotonic);
-    return { name, address, transport, status, figures, error: null };
-  });
-  const truechimers = reports.filter(({ status }) => status === "truechimer");
-  const nearest = truechimers.map(({ figures }) => figures!).sort((a, b) => a.delay - b.delay)[0];
-  return {
-    synchronised: selection !== null,
-    localTime: end.realtime,
-    ...selection === null ? { offset: null, errorBound: null } : middle(selection.interval),
-    delay: nearest?.delay ?? null,
-    leap: nearest?.leap ?? null,
-    servers: reports,
-  };
-}
-
-/**
- * One server is taken at its word: the offset is the one to its clock. When
- * several are asked the question is what the true time is, and how far each
- * can be from it (its root distance) counts.
- */
-function vote(
-  asked: number,
-  measured: readonly Measurement[],
-  offsets: readonly Interval[],
-): Selection | null {
-  if (asked === 1) return select(offsets);
-  return select(measured.map(({ packet }, i) => {
-    const distance = nanoseconds(packet.rootDelay / 2 + packet.rootDispersion);
-    return { lower: offsets[i]!.lower - distance, upper: offsets[i]!.upper + distance };
-  }));
-}
-
-/** From the offset to the monotonic timeline to the one to the system clock. */
-function systemOffset({ lower, upper }: Interval, { monotonic, realtime, error }: Tie): Interval {
-  const between = realtime - monotonic;
-  return { lower: lower - between - error, upper: upper - between + error };
-}
-
-function figuresOf(
-  { exchanges, packet, stamps }: Measurement,
-  offset: Interval,
-  between: bigint,
-): ServerFigures {
-  return {
-    ...middle(offset),
-    delay: seconds(leastDelay(exchanges)),
-    jitter: jitter(exchanges),
-    exchanges: exchanges.map((exchange) => ({
-      offset: seconds(exchangeOffset(exchange) - between),
-      delay: seconds(delay(exchange)),
-    })),
-    stratum: packet.stratum,
-    referenceId: referenceIdText(packet.referenceId, packet.stratum),
-    rootDelay: packet.rootDelay,
-    rootDispersion: packet.rootDispersion,
-    leap: packet.leap,
-    timestamps: stamps,
-  };
-}
-
-/** An interval's middle and half its width, in seconds: wide enough for what rounding the middle loses. */
-function middle({ lower, upper }: Interval): { offset: number; errorBound: number } {
-  const offset = seconds((lower + upper) >> 1n);
-  const rounded = nanoseconds(offset);
-  const width = upper - rounded > rounded - lower ? upper - rounded : rounded - lower;
-  return { offset, errorBound: seconds(width) };
-}
-
-function seconds(nanoseconds: bigint): number {
-  return Number(nanoseconds) / 1e9;
-}

@@ -197,6 +197,12 @@ export class SimulatedClock implements Clock {
     return this.#discipline;
   }
 
+  /** True time against the oscillator, now: as a fraction, how fast the offset to it grows. */
+  drift(): number {
+    this.#advance();
+    return 1 / (1 + this.#frequency) - 1;
+  }
+
   /** What the system clock shows, exactly and unquantised, less its start: nanoseconds. */
   exact(): { start: bigint; count: number } {
     return { start: this.#start, count: this.#advance() + this.#added };

@@ -1,0 +1,114 @@
+/**
+ * `tsync sync --watch`.
+ *
+ * @module
+ */
+
+import { setColorEnabled } from "@std/fmt/colors";
+import { type Update, Watch } from "../mod.ts";
+import { EXIT, type SyncArguments } from "./args.ts";
+import { panel } from "./panel.ts";
+import { describeFailure, describeFix, describeUpdate, tooLarge, updateToJson } from "./report.ts";
+
+/** Keeps time until a signal comes, and shows it. @returns The exit status. */
+export async function runWatch(args: SyncArguments, ca: string | undefined): Promise<number> {
+  const { json, quiet, maxOffset } = args;
+  const interrupt = new AbortController();
+  const onSignal = () => interrupt.abort();
+  const signals = ["SIGINT", "SIGTERM"] as const;
+  for (const signal of signals) Deno.addSignalListener(signal, onSignal);
+  const isTerminal = Deno.stdout.isTerminal() && !Deno.noColor;
+  setColorEnabled(isTerminal);
+  const watch = new Watch({ ...args.options, ca, signal: interrupt.signal });
+  const screen = isTerminal && !json && !quiet ? new Screen(watch) : null;
+  let last: Update | null = null;
+  try {
+    for await (const update of watch) {
+      if (update.fix.synchronised) last = update;
+      if (screen !== null) screen.show(update);
+      else if (json) console.log(updateToJson(update));
+      else if (!quiet) console.log(describeUpdate(update));
+      if (screen === null && !update.fix.synchronised) {
+        for (const sentence of describeFailure(update.fix)) console.error(`tsync: ${sentence}`);
+      }
+      const sentence = tooLarge(update.fix, maxOffset);
+      if (sentence === null) continue;
+      screen?.end();
+      console.error(sentence);
+      return EXIT.offsetTooLarge;
+    }
+  } finally {
+    screen?.end();
+    for (const signal of signals) Deno.removeSignalListener(signal, onSignal);
+  }
+  if (screen !== null && last !== null) console.log(describeFix(last.fix));
+  if (last !== null) return EXIT.ok;
+  console.error("tsync: interrupted before a fix");
+  return EXIT.interrupted;
+}
+
+/** Milliseconds between two pictures. */
+const FRAME = 100;
+
+/** Offsets that are remembered. */
+const HISTORY = 64;
+
+/** The panel, on a page of the terminal that is there for it alone and goes with it. */
+class Screen {
+  readonly #watch: Watch;
+  readonly #timer = setInterval(() => this.#draw(), FRAME);
+  readonly #history: number[] = [];
+  #update: Update | null = null;
+  /** `performance.now()` of the next poll. */
+  #next = 0;
+  #ended = false;
+
+  constructor(watch: Watch) {
+    this.#watch = watch;
+    // Another page, without a cursor.
+    this.#write("\x1b[?1049h\x1b[?25l");
+    this.#draw();
+  }
+
+  show(update: Update): void {
+    this.#update = update;
+    this.#next = performance.now() + update.interval * 1000;
+    const { offset } = update.fix;
+    if (offset !== null) this.#history.push(offset);
+    if (this.#history.length > HISTORY) this.#history.shift();
+    this.#draw();
+  }
+
+  /** Gives the terminal back as it was. */
+  end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    clearInterval(this.#timer);
+    this.#write("\x1b[?25h\x1b[?1049l");
+  }
+
+  #draw(): void {
+    let size = { columns: 80, rows: 24 };
+    try {
+      size = Deno.consoleSize();
+    } catch {
+      // It says nothing of its size.
+    }
+    const lines = panel({
+      update: this.#update,
+      now: this.#watch.clock.now(),
+      left: (this.#next - performance.now()) / 1000,
+      history: this.#history,
+    }, size.columns);
+    const picture = lines.slice(0, size.rows).map((line) => `${line}\x1b[K`).join("\r\n");
+    this.#write(`\x1b[H${picture}\x1b[J`);
+  }
+
+  #write(text: string): void {
+    try {
+      Deno.stdout.writeSync(new TextEncoder().encode(text));
+    } catch {
+      // The terminal has gone; the signal that says so will come.
+    }
+  }
+}

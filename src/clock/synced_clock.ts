@@ -1,0 +1,89 @@
+/**
+ * A clock that agrees with the servers', and says how far it can be off.
+ *
+ * @module
+ */
+
+import { carry, type Estimate } from "../estimate/discipline.ts";
+import { type Clock, stepped, type Tie, tie } from "./clock.ts";
+
+/** A moment, as a {@linkcode SyncedClock} shows it. All are nanoseconds since the Unix epoch. */
+export interface SyncedTime {
+  /** What the time probably is. */
+  readonly time: bigint;
+  /** The earliest it can be, */
+  readonly earliest: bigint;
+  /** and the latest. */
+  readonly latest: bigint;
+}
+
+/**
+ * The local oscillator, corrected by an estimate of what it is off. The system
+ * clock is only looked at, to notice that it was set or that the machine slept:
+ * until somebody knows more, this clock is not valid then.
+ */
+export class SyncedClock {
+  readonly #clock: Clock;
+  #estimate: Estimate | null = null;
+  /** How the two timelines lay to each other when that was last looked at. */
+  #tie: Tie;
+  #last = 0n;
+
+  /** @param clock Its monotonic timeline is that of the estimates. */
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#tie = tie(clock);
+  }
+
+  /** Goes on with another estimate; with `null` it is not valid any more. */
+  set(estimate: Estimate | null): void {
+    this.#estimate = estimate;
+  }
+
+  /**
+   * Looks whether the system clock was set, or the machine slept, since the last call. To be called
+   * about once a second: what is slower than a thousandth is not noticed.
+   *
+   * @returns Is all well? If not, the clock is not valid any more.
+   */
+  check(): boolean {
+    const now = tie(this.#clock);
+    const well = !stepped(this.#tie, now);
+    this.#tie = now;
+    if (!well) this.#estimate = null;
+    return well;
+  }
+
+  /**
+   * The time, now. Without a poll it goes on, and its bounds grow by what the frequency can still
+   * be.
+   *
+   * @param backward May `time` be earlier than it was before, if that turns out to have been late?
+   * Default: no, it stands still meanwhile.
+   * @returns `null` if it is not valid: it never was, or is no more.
+   */
+  now(backward = false): SyncedTime | null {
+    if (this.#estimate === null) return null;
+    const now = tie(this.#clock, 1);
+    if (stepped(this.#tie, now)) return null;
+    const { offset, lower, upper } = carry(this.#estimate, now.monotonic);
+    const earliest = now.monotonic + lower;
+    let time = now.monotonic + offset;
+    let latest = now.monotonic + upper;
+    if (time < this.#last && !backward) {
+      time = this.#last;
+      if (latest < time) latest = time;
+    } else this.#last = time;
+    return { time, earliest, latest };
+  }
+}
+
+/**
+ * Which of two moments came first?
+ *
+ * @returns `null` if that cannot be told.
+ */
+export function compare(a: SyncedTime, b: SyncedTime): "before" | "after" | null {
+  if (a.latest < b.earliest) return "before";
+  return b.latest < a.earliest ? "after" : null;
+}

@@ -1,0 +1,107 @@
+/**
+ * From polls to the offset at any later moment. Two things are kept apart:
+ * what is likely, the middle of the lines between the hulls, and what is
+ * certain, an interval carried on from poll to poll that no change of
+ * frequency within {@linkcode WANDER} can leave.
+ *
+ * @module
+ */
+
+import type { Bounds } from "./envelope.ts";
+import { Hulls } from "./hulls.ts";
+
+/**
+ * The greatest frequency of the local oscillator against the server's clock,
+ * as a fraction: that to which kernels and NTP limit the correction of a clock
+ * (RFC 5905, section 11.3).
+ */
+export const MAX_FREQUENCY = 500e-6;
+
+/** By how much a frequency can change from what it was, as a fraction: NTP's PHI (RFC 5905, section 7.2). */
+export const WANDER = 15e-6;
+
+/** Polls over which a frequency is taken for constant; up to twice as many. */
+const WINDOW = 32;
+
+/** What is known after a poll. Offsets are the servers' time less the local monotonic timeline, in nanoseconds. */
+export interface Estimate extends Bounds {
+  /** What is likely, within the bounds. */
+  readonly offset: bigint;
+  /** The servers' clock against the local oscillator, as a fraction: how fast the offset grows. */
+  readonly frequency: number;
+  /** The frequency is within this of it, at the moment of the poll. */
+  readonly frequencyBound: number;
+}
+
+/** What a poll says of those before it. */
+export type News = "first" | "agrees" | "frequency" | "step";
+
+/** Learns from polls. */
+export class Discipline {
+  readonly #hulls = new Hulls(WINDOW, MAX_FREQUENCY);
+  #estimate: Estimate | null = null;
+
+  /** `null` before the first poll. */
+  get estimate(): Estimate | null {
+    return this.#estimate;
+  }
+
+  /**
+   * Takes in a poll.
+   *
+   * @param bounds What it proves of the offset, at a moment later than that of the poll before.
+   * @returns Whether it agrees with what was known; else whether the frequency is not what it was,
+   * or the offset cannot have become what it is but by a step: all that was known is forgotten then.
+   */
+  poll(bounds: Bounds): News {
+    const before = this.#estimate;
+    let { lower, upper } = bounds;
+    let news: News = before === null ? "first" : "agrees";
+    if (before !== null) {
+      const carried = carry(before, bounds.at);
+      if (carried.lower > lower) lower = carried.lower;
+      if (carried.upper < upper) upper = carried.upper;
+      if (lower > upper) {
+        ({ lower, upper } = bounds);
+        this.#hulls.clear();
+        news = "step";
+      }
+    }
+    const { at } = bounds;
+    const forgotten = this.#hulls.add({ at, offset: bounds.lower }, { at, offset: bounds.upper });
+    if (forgotten > 0 && news === "agrees") news = "frequency";
+    const likely = this.#hulls.at(at);
+    const middle = (likely.lower + likely.upper) >> 1n;
+    const offset = middle < lower ? lower : middle > upper ? upper : middle;
+    const range = this.#hulls.frequency;
+    this.#estimate = {
+      at,
+      lower,
+      upper,
+      offset,
+      frequency: (range.lower + range.upper) / 2,
+      frequencyBound: (range.upper - range.lower) / 2,
+    };
+    return news;
+  }
+
+  /** Forgets everything: the local timeline is not what it was. */
+  clear(): void {
+    this.#hulls.clear();
+    this.#estimate = null;
+  }
+}
+
+/** What an estimate says of a later moment. */
+export function carry(estimate: Estimate, at: bigint): Bounds & { readonly offset: bigint } {
+  const age = Number(at - estimate.at);
+  const { frequency, frequencyBound } = estimate;
+  const drift = frequency * age;
+  const doubt = (frequencyBound + WANDER) * age;
+  return {
+    at,
+    offset: estimate.offset + BigInt(Math.round(drift)),
+    lower: estimate.lower + BigInt(Math.floor(drift - doubt)),
+    upper: estimate.upper + BigInt(Math.ceil(drift + doubt)),
+  };
+}

@@ -1,0 +1,183 @@
+/**
+ * From what servers' exchanges prove to a fix: who is believed, and what the
+ * time is. Pure.
+ *
+ * @module
+ */
+
+import type { Tie } from "../clock/clock.ts";
+import { type Bounds, extrapolate, jitter, leastDelay } from "../estimate/envelope.ts";
+import { delay, type Interval, offset as exchangeOffset } from "../estimate/exchange.ts";
+import { select, type Selection } from "../estimate/selection.ts";
+import type { ServerAddress, TransportName } from "../net/address.ts";
+import { type Leap, referenceIdText } from "../ntp/packet.ts";
+import { nanoseconds } from "../ntp/timestamp.ts";
+import type { Failure, Measurement } from "./association.ts";
+
+/** What came of asking. */
+export interface Fix {
+  /** Did a majority of the servers that answered agree? If not, the figures are `null`. */
+  readonly synchronised: boolean;
+  /** What the local clock showed at the moment of the fix: nanoseconds since the Unix epoch. */
+  readonly localTime: bigint;
+  /** Seconds to add to the local clock to have the servers' time. */
+  readonly offset: number | null;
+  /** Seconds by which the offset can be wrong, at most, in either direction. */
+  readonly errorBound: number | null;
+  /** Seconds: the least round trip to a truechimer. */
+  readonly delay: number | null;
+  /** The leap second that is due. */
+  readonly leap: Leap | null;
+  /** One for each server asked, in order. */
+  readonly servers: readonly ServerReport[];
+}
+
+/** What is known of one server. */
+export interface ServerReport {
+  /** As the user wrote it. */
+  readonly name: string;
+  /** Its IP address and port, if it is known. */
+  readonly address: string | null;
+  readonly transport: TransportName;
+  readonly status: "truechimer" | "falseticker" | "unreachable" | "invalid";
+  /** What was measured; `null` if the server is unreachable or invalid. */
+  readonly figures: ServerFigures | null;
+  /** A sentence that says why there are no figures. */
+  readonly error: string | null;
+}
+
+/** What was measured of one server. */
+export interface ServerFigures {
+  /** Seconds to add to the local clock to have this server's time. */
+  readonly offset: number;
+  /** Seconds by which that can be wrong. How wrong the server itself can be is not in it. */
+  readonly errorBound: number;
+  /** Seconds: the least round trip. */
+  readonly delay: number;
+  /** Seconds: see `jitter` in `envelope.ts`. */
+  readonly jitter: number;
+  /** Each exchange for itself, in order: seconds. */
+  readonly exchanges: readonly { readonly offset: number; readonly delay: number }[];
+  readonly stratum: number;
+  /** As text, see `referenceIdText`. */
+  readonly referenceId: string;
+  /** Seconds. */
+  readonly rootDelay: number;
+  /** Seconds. */
+  readonly rootDispersion: number;
+  readonly leap: Leap;
+  /** Who took T4. */
+  readonly timestamps: "user" | "kernel";
+}
+
+/** A fix, and the same on the timeline that nobody steps. */
+export interface Poll {
+  readonly fix: Fix;
+  /** The offset from the clock's monotonic timeline to the servers' time; `null` without a fix. */
+  readonly bounds: Bounds | null;
+}
+
+/** Has the servers vote, and states the result for the moment of `end`. */
+export function combine(
+  servers: readonly ServerAddress[],
+  outcomes: readonly (Measurement | Failure)[],
+  end: Tie,
+): Poll {
+  const measured = outcomes.filter((outcome) => outcome.status === "measured");
+  const offsets = measured.map(({ bounds }) =>
+    systemOffset(extrapolate(bounds, end.monotonic), end)
+  );
+  const selection = vote(servers.length, measured, offsets);
+  const reports = servers.map(({ name, transport }, i): ServerReport => {
+    const outcome = outcomes[i]!;
+    const { address } = outcome;
+    if (outcome.status !== "measured") {
+      return {
+        name,
+        address,
+        transport,
+        status: outcome.status,
+        figures: null,
+        error: outcome.error,
+      };
+    }
+    const which = measured.indexOf(outcome);
+    const status = selection?.truechimers[which] ? "truechimer" : "falseticker";
+    const figures = figuresOf(outcome, offsets[which]!, end.realtime - end.monotonic);
+    return { name, address, transport, status, figures, error: null };
+  });
+  const truechimers = reports.filter(({ status }) => status === "truechimer");
+  const nearest = truechimers.map(({ figures }) => figures!).sort((a, b) => a.delay - b.delay)[0];
+  const fix: Fix = {
+    synchronised: selection !== null,
+    localTime: end.realtime,
+    ...selection === null ? { offset: null, errorBound: null } : middle(selection.interval),
+    delay: nearest?.delay ?? null,
+    leap: nearest?.leap ?? null,
+    servers: reports,
+  };
+  return { fix, bounds: selection === null ? null : monotonicBounds(selection.interval, end) };
+}
+
+/** From the offset to the system clock to the one to the monotonic timeline. */
+function monotonicBounds({ lower, upper }: Interval, { monotonic, realtime }: Tie): Bounds {
+  const between = realtime - monotonic;
+  return { lower: lower + between, upper: upper + between, at: monotonic };
+}
+
+/**
+ * One server is taken at its word: the offset is the one to its clock. When
+ * several are asked the question is what the true time is, and how far each
+ * can be from it (its root distance) counts.
+ */
+function vote(
+  asked: number,
+  measured: readonly Measurement[],
+  offsets: readonly Interval[],
+): Selection | null {
+  if (asked === 1) return select(offsets);
+  return select(measured.map(({ packet }, i) => {
+    const distance = nanoseconds(packet.rootDelay / 2 + packet.rootDispersion);
+    return { lower: offsets[i]!.lower - distance, upper: offsets[i]!.upper + distance };
+  }));
+}
+
+/** From the offset to the monotonic timeline to the one to the system clock. */
+function systemOffset({ lower, upper }: Interval, { monotonic, realtime, error }: Tie): Interval {
+  const between = realtime - monotonic;
+  return { lower: lower - between - error, upper: upper - between + error };
+}
+
+function figuresOf(
+  { exchanges, packet, stamps }: Measurement,
+  offset: Interval,
+  between: bigint,
+): ServerFigures {
+  return {
+    ...middle(offset),
+    delay: seconds(leastDelay(exchanges)),
+    jitter: jitter(exchanges),
+    exchanges: exchanges.map((exchange) => ({
+      offset: seconds(exchangeOffset(exchange) - between),
+      delay: seconds(delay(exchange)),
+    })),
+    stratum: packet.stratum,
+    referenceId: referenceIdText(packet.referenceId, packet.stratum),
+    rootDelay: packet.rootDelay,
+    rootDispersion: packet.rootDispersion,
+    leap: packet.leap,
+    timestamps: stamps,
+  };
+}
+
+/** An interval's middle and half its width, in seconds: wide enough for what rounding the middle loses. */
+function middle({ lower, upper }: Interval): { offset: number; errorBound: number } {
+  const offset = seconds((lower + upper) >> 1n);
+  const rounded = nanoseconds(offset);
+  const width = upper - rounded > rounded - lower ? upper - rounded : rounded - lower;
+  return { offset, errorBound: seconds(width) };
+}
+
+function seconds(nanoseconds: bigint): number {
+  return Number(nanoseconds) / 1e9;
+}

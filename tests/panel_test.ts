@@ -1,0 +1,188 @@
+import { assert, assertEquals } from "@std/assert";
+import { describe, it } from "@std/testing/bdd";
+import { setColorEnabled } from "@std/fmt/colors";
+import { panel, type PanelState } from "../src/cli/panel.ts";
+import { describeUpdate, formatFrequency, updateToJson } from "../src/cli/report.ts";
+import type { Fix, Update } from "../src/mod.ts";
+
+const fix: Fix = {
+  synchronised: true,
+  localTime: 1_795_342_503_123_456_789n,
+  offset: 0.001284332,
+  errorBound: 0.00064,
+  delay: 0.041238,
+  leap: "none",
+  servers: [{
+    name: "host",
+    address: "192.0.2.7:10085",
+    transport: "tcp",
+    status: "truechimer",
+    figures: {
+      offset: 0.001284332,
+      errorBound: 0.00064,
+      delay: 0.041238,
+      jitter: 0.0011,
+      exchanges: [{ offset: 0.0013, delay: 0.041238 }],
+      stratum: 2,
+      referenceId: "LOCL",
+      rootDelay: 0,
+      rootDispersion: 0.000012,
+      leap: "none",
+      timestamps: "user",
+    },
+    error: null,
+  }],
+};
+
+const update: Update = {
+  fix,
+  state: "synchronised",
+  news: "agrees",
+  frequency: 12.3456e-6,
+  frequencyBound: 0.04e-6,
+  interval: 8,
+};
+
+const lost: Update = {
+  ...update,
+  state: "holdover",
+  news: "lost",
+  fix: {
+    ...fix,
+    synchronised: false,
+    offset: null,
+    errorBound: null,
+    delay: null,
+    leap: null,
+    servers: [{
+      ...fix.servers[0]!,
+      status: "unreachable",
+      figures: null,
+      error: "host cannot be reached at 192.0.2.7:10085: connection refused",
+    }],
+  },
+};
+
+const state: PanelState = {
+  update,
+  now: { time: fix.localTime, earliest: fix.localTime - 27_000n, latest: fix.localTime + 27_000n },
+  left: 7.2,
+  history: [0.001, 0.0012, 0.0011, -0.0002, 0.002],
+};
+
+/** What is left of a line without its time, which depends on where it is shown. */
+const timeless = (line: string) =>
+  line.replaceAll(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6} [+-]\d\d:\d\d/g, "TIME");
+
+describe("panel()", () => {
+  it("shows state, time, offset, delay, frequency, history and what comes next", () => {
+    setColorEnabled(false);
+    assertEquals(panel(state, 100).map((line) => timeless(line).trimEnd()), [
+      "             synchronised",
+      "server       host  tcp 192.0.2.7:10085, stratum 2 (LOCL)",
+      "server time  TIME  ± 27.0 µs",
+      "offset       +1.28 ms ± 645 µs  the local clock is slow by 1.28 ms",
+      "delay        41.2 ms",
+      "frequency    +12.346 ppm ± 0.041 ppm",
+      "history      ▅▆▅▁█",
+      "             -200 µs to +2.00 ms, 5 polls",
+      "next poll    in 8 s",
+    ]);
+  });
+
+  it("is never wider than the terminal, nor higher than what there is to say", () => {
+    const many = {
+      ...state,
+      history: Array.from({ length: 500 }, (_, i) => Math.sin(i / 9) / 1e3),
+    };
+    for (const each of [state, many, { ...state, update: lost }]) {
+      for (let columns = 1; columns <= 200; columns++) {
+        const lines = panel(each, columns);
+        for (const line of lines) assert(line.length <= columns, `${columns}: "${line}"`);
+        assert(lines.length >= 5 && lines.length <= 11);
+      }
+    }
+  });
+
+  it("says before the first poll, and without a valid clock, that it knows nothing", () => {
+    const lines = panel({ update: null, now: null, left: 0, history: [] }, 60);
+    assertEquals(lines.map((line) => line.trimEnd()), [
+      "             synchronising",
+      "server time  not known",
+    ]);
+  });
+
+  it("goes on with the time in holdover, and says why", () => {
+    const lines = panel({ ...state, update: lost }, 100).map((line) => timeless(line).trimEnd());
+    assertEquals(lines.slice(0, 3), [
+      "             holdover",
+      "server       host cannot be reached at 192.0.2.7:10085: connection refused",
+      "server time  TIME  ± 27.0 µs",
+    ]);
+    assert(!lines.some((line) => line.startsWith("offset")));
+  });
+
+  it("has colours where they are wanted, and no wider lines for that", () => {
+    if (Deno.noColor) return console.log("NO_COLOR is set: not tried");
+    setColorEnabled(true);
+    try {
+      // deno-lint-ignore no-control-regex
+      const colour = /\x1b\[[0-9;]*m/g;
+      const lines = panel(state, 60);
+      assert(colour.test(lines.join("")));
+      for (const line of lines) assert(line.replaceAll(colour, "").length <= 60);
+    } finally {
+      setColorEnabled(false);
+    }
+  });
+});
+
+describe("a poll", () => {
+  it("is one line for people", () => {
+    assertEquals(
+      timeless(describeUpdate(update)),
+      "TIME  +1.28 ms ± 645 µs  +12.346 ppm ± 0.041 ppm  synchronised  next in 8.00 s",
+    );
+    assertEquals(
+      timeless(describeUpdate({ ...update, news: "step" })),
+      "TIME  +1.28 ms ± 645 µs  +12.346 ppm ± 0.041 ppm  synchronised  " +
+        "the servers' clock was set  next in 8.00 s",
+    );
+    assertEquals(
+      timeless(describeUpdate({ ...lost, frequency: null, frequencyBound: null })),
+      "TIME  no fix  holdover  next in 8.00 s",
+    );
+  });
+
+  it("is one object for programs, with frequencies in ppm", () => {
+    const object = JSON.parse(updateToJson(update));
+    const names = "time offset error_bound delay leap synchronised servers".split(" ");
+    assertEquals(Object.keys(object), [
+      ...names,
+      "state",
+      "frequency",
+      "frequency_bound",
+      "interval",
+    ]);
+    const { state, frequency, frequency_bound, interval } = object;
+    assertEquals([state, frequency, frequency_bound, interval], ["synchronised", 12.3456, 0.04, 8]);
+    assertEquals(JSON.parse(updateToJson(lost)).offset, null);
+  });
+
+  for (
+    const [frequency, bound, text] of [
+      [12.3456e-6, 0.04e-6, "+12.346 ppm ± 0.041 ppm"],
+      [-3e-9, 5e-6, "+0.0 ppm ± 5.1 ppm"],
+      [-100.04e-6, 500e-6, "-100 ppm ± 501 ppm"],
+      [0, 0, "+0.000 ppm ± 0.000 ppm"],
+    ] as const
+  ) {
+    it(`shows the frequency ${text}`, () => {
+      assertEquals(formatFrequency(frequency, bound), text);
+      const [, shown, most] = /^([+-][\d.]+) ppm ± ([\d.]+) ppm$/.exec(text)!;
+      assert(
+        Number(most) / 1e6 + 1e-15 >= bound + Math.abs(frequency - Number(shown) / 1e6) - 1e-12,
+      );
+    });
+  }
+});

@@ -1,0 +1,177 @@
+/**
+ * Time that is kept for hours, in virtual time. `deno task keep` prints the
+ * same rows for hundreds of seeds.
+ *
+ * Replay: WATCH_SEED=N deno task test --filter kept
+ *
+ * @module
+ */
+
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { systemClock } from "../src/clock/system_clock.ts";
+import { compare, SyncedClock, type SyncedTime } from "../src/clock/synced_clock.ts";
+import { serve } from "../src/mod.ts";
+import { Watch } from "../src/sync/watch.ts";
+import { faults, keep, type Kept, ROWS } from "./simulation/keeping.ts";
+import { World } from "./simulation/world.ts";
+
+systemClock(); // Opened here once, not in the first test that needs it.
+const SEEDS = 4;
+const first = Number(Deno.env.get("WATCH_SEED") ?? Date.now() % 2 ** 31);
+console.log(`watch: seeds from ${first}`);
+
+for (const row of ROWS) {
+  Deno.test(`kept: ${row.name}`, async () => {
+    for (let seed = first; seed < first + SEEDS; seed++) {
+      const kept: Kept = await keep(seed, row);
+      assertEquals(faults(row, kept), [], `seed ${seed}`);
+    }
+  });
+}
+
+Deno.test("Watch keeps one connection, and opens another quietly when it breaks", async () => {
+  const world = new World(first);
+  const server = world.host("server");
+  const client = world.host("client");
+  const serving = await world.run(serve({ hosts: ["server"], ...server.environment }));
+  const stop = new AbortController();
+  const watch = new Watch({ servers: ["server"], signal: stop.signal, ...client.environment });
+  const states: string[] = [];
+  const watching = (async () => {
+    for await (const { state } of watch) states.push(state);
+  })();
+  await world.sleep(100);
+  assertEquals(serving.counters.connections, 1);
+  server.resetConnections();
+  client.resetConnections();
+  await world.sleep(100);
+  assertEquals(serving.counters.connections, 2);
+  assertEquals(new Set(states), new Set(["synchronised"]));
+  stop.abort();
+  await world.run(watching);
+  assertEquals(watch.clock.now(), null, "it is not kept any more");
+  await world.run(serving.stop());
+});
+
+Deno.test("Watch obeys a fixed interval, and does not ask a server of NTP more often than once in 64 s", async () => {
+  for (const [servers, interval, expected] of [["server", 7, 7], ["ntp://server", undefined, 64]]) {
+    const world = new World(first);
+    const server = world.host("server");
+    const client = world.host("client");
+    const serving = await world.run(
+      serve({ hosts: ["server"], udpPort: 123, ...server.environment }),
+    );
+    const options = { servers: [servers as string], interval: interval as number | undefined };
+    const intervals: number[] = [];
+    const watching = (async () => {
+      for await (const update of new Watch({ ...options, ...client.environment })) {
+        intervals.push(update.interval);
+        if (intervals.length === 3) return;
+      }
+    })();
+    await world.run(watching);
+    assertEquals(intervals, Array(3).fill(expected));
+    await world.run(serving.stop());
+  }
+});
+
+Deno.test("Watch refuses what makes no sense", () => {
+  for (const interval of [0, -1, NaN, 1e7]) {
+    assertThrows(() => new Watch({ interval }), RangeError, "interval must be");
+  }
+  assertThrows(() => new Watch({ servers: [] }), RangeError);
+});
+
+Deno.test("Watch goes on when no server can even be looked up", async () => {
+  const world = new World(first);
+  const client = world.host("client");
+  const network = {
+    ...client.network,
+    resolve: () => Promise.reject(new TypeError("no network at all")),
+  };
+  const watch = new Watch({ servers: ["server"], ...client.environment, network });
+  const { value } = await world.run(watch[Symbol.asyncIterator]().next());
+  assertEquals([value!.state, value!.news], ["synchronising", "lost"]);
+});
+
+/** A clock that is told its time. */
+function handClock() {
+  const clock = {
+    time: 5_000_000_000n,
+    ahead: 1_795_342_503_000_000_000n,
+    precision: 1e-9,
+    monotonic: () => clock.time,
+    realtime: () => clock.time + clock.ahead,
+    discipline: () => null,
+  };
+  return clock;
+}
+
+const estimate = {
+  at: 5_000_000_000n,
+  offset: 1000n,
+  lower: -9000n,
+  upper: 11_000n,
+  frequency: 20e-6,
+  frequencyBound: 1e-6,
+};
+
+Deno.test("SyncedClock goes on with the frequency, and its bounds grow", () => {
+  const clock = handClock();
+  const synced = new SyncedClock(clock);
+  assertEquals(synced.now(), null, "nobody has said what the time is");
+  synced.set(estimate);
+  assertEquals(synced.now(), {
+    time: 5_000_001_000n,
+    earliest: 4_999_991_000n,
+    latest: 5_000_011_000n,
+  });
+  clock.time += 1_000_000_000n;
+  const { time, earliest, latest } = synced.now()!;
+  assertEquals(time, 6_000_001_000n + 20_000n);
+  // 20 ppm, give or take 1 ppm that is not known and 15 ppm that it can change by.
+  assertEquals([time - earliest, latest - time], [10_000n + 16_000n, 10_000n + 16_000n]);
+});
+
+Deno.test("SyncedClock does not go backward, unless it may", () => {
+  const synced = new SyncedClock(handClock());
+  synced.set(estimate);
+  const { time } = synced.now()!;
+  synced.set({ ...estimate, offset: -5000n, lower: -9000n, upper: -1000n });
+  const held = synced.now()!;
+  assertEquals(held.time, time);
+  assert(held.earliest <= time && held.latest >= time, "its bounds still hold it");
+  assertEquals(synced.now(true)!.time, time - 6000n);
+});
+
+Deno.test("SyncedClock is not valid from the moment that the local clock is set or has slept", () => {
+  const clock = handClock();
+  const synced = new SyncedClock(clock);
+  synced.set(estimate);
+  clock.ahead += 5_000_000n;
+  assertEquals(synced.now(), null);
+  assertEquals(synced.check(), false);
+  assertEquals(synced.check(), true);
+  assertEquals(synced.now(), null, "nobody has said what the time is");
+  synced.set(estimate);
+  assert(synced.now() !== null);
+});
+
+Deno.test("compare() tells what came first, if that can be told", () => {
+  const at = (earliest: bigint, latest: bigint): SyncedTime => (
+    { time: (earliest + latest) / 2n, earliest, latest }
+  );
+  assertEquals(compare(at(0n, 10n), at(11n, 20n)), "before");
+  assertEquals(compare(at(11n, 20n), at(0n, 10n)), "after");
+  assertEquals(compare(at(0n, 10n), at(10n, 20n)), null);
+});
+
+Deno.test("SyncedClock reads the real clock", () => {
+  const clock = systemClock();
+  const synced = new SyncedClock(clock);
+  const offset = clock.realtime() - clock.monotonic();
+  synced.set({ ...estimate, at: clock.monotonic(), offset, lower: offset, upper: offset });
+  const before = clock.realtime();
+  const { time } = synced.now()!;
+  assert(time >= before - 1_000_000n && time <= clock.realtime() + 1_000_000n);
+});
