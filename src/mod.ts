@@ -6,6 +6,7 @@
  */
 
 export type { Clock, Discipline, Timers } from "./clock/clock.ts";
+export { type ClockSetter, openClockSetter } from "./clock/clock_setter.ts";
 export { compare, SyncedClock, type SyncedTime } from "./clock/synced_clock.ts";
 export type { ServerAddress, SocketAddress, TransportName } from "./net/address.ts";
 export type { Certificate, TlsOptions } from "./net/tls.ts";
@@ -20,6 +21,7 @@ export {
   type Server,
   type ServerEvent,
 } from "./serve/server.ts";
+export { type Correction, Corrector } from "./sync/correction.ts";
 export type { Fix, ServerFigures, ServerReport } from "./sync/fix.ts";
 export { sync, type SyncOptions } from "./sync/sync.ts";
 export { type State, type Update, Watch, type WatchOptions } from "./sync/watch.ts";

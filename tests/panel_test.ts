@@ -3,6 +3,7 @@ import { describe, it } from "@std/testing/bdd";
 import { setColorEnabled } from "@std/fmt/colors";
 import { panel, type PanelState } from "../src/cli/panel.ts";
 import { describeUpdate, formatFrequency, updateToJson } from "../src/cli/report.ts";
+import { ServeProcess, SOURCE } from "../scripts/program.ts";
 import type { Fix, Update } from "../src/mod.ts";
 
 const fix: Fix = {
@@ -65,6 +66,7 @@ const lost: Update = {
 
 const state: PanelState = {
   update,
+  note: null,
   now: { time: fix.localTime, earliest: fix.localTime - 27_000n, latest: fix.localTime + 27_000n },
   left: 7.2,
   history: [0.001, 0.0012, 0.0011, -0.0002, 0.002],
@@ -99,17 +101,22 @@ describe("panel()", () => {
       for (let columns = 1; columns <= 200; columns++) {
         const lines = panel(each, columns);
         for (const line of lines) assert(line.length <= columns, `${columns}: "${line}"`);
-        assert(lines.length >= 5 && lines.length <= 11);
+        assert(lines.length >= 5 && lines.length <= 12);
       }
     }
   });
 
   it("says before the first poll, and without a valid clock, that it knows nothing", () => {
-    const lines = panel({ update: null, now: null, left: 0, history: [] }, 60);
+    const lines = panel({ update: null, note: null, now: null, left: 0, history: [] }, 60);
     assertEquals(lines.map((line) => line.trimEnd()), [
       "             synchronising",
       "server time  not known",
     ]);
+  });
+
+  it("says what was done with the system clock", () => {
+    const lines = panel({ ...state, note: "the system clock is slewed by +1.28 ms" }, 100);
+    assertEquals(lines[6], "system clock is slewed by +1.28 ms");
   });
 
   it("goes on with the time in holdover, and says why", () => {
@@ -184,5 +191,51 @@ describe("a poll", () => {
         Number(most) / 1e6 + 1e-15 >= bound + Math.abs(frequency - Number(shown) / 1e6) - 1e-12,
       );
     });
+  }
+});
+
+Deno.test("in a real terminal the panel is drawn, fits when it is resized, and goes", async () => {
+  const socket = `tsync-${crypto.randomUUID()}`;
+  const tmux = async (...args: string[]) => {
+    const { stdout } = await new Deno.Command("tmux", { args: ["-L", socket, ...args] }).output();
+    return new TextDecoder().decode(stdout).trimEnd().split("\n");
+  };
+  try {
+    await tmux("-V");
+  } catch {
+    return console.log("there is no tmux here: not tried");
+  }
+  const until = async (condition: (screen: string[]) => boolean) => {
+    for (let look = 0;; look++) {
+      const screen = await tmux("capture-pane", "-p");
+      if (condition(screen)) return screen;
+      if (look === 1000) throw new Error(`it never showed what it should:\n${screen.join("\n")}`);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  };
+  const has = (text: string) => (screen: string[]) => screen.some((line) => line.includes(text));
+  await using server = await ServeProcess.start(SOURCE);
+  const command = [SOURCE.executable, ...SOURCE.args, "sync", "--watch", server.address];
+  const quoted = command.map((word) => `'${word}'`).join(" ");
+  const size = ["-x", "70", "-y", "14"];
+  await tmux("-f", "/dev/null", "new-session", "-d", ...size, "env", "-u", "NO_COLOR", "sh");
+  try {
+    await tmux("send-keys", `echo before; ${quoted}; echo "it ended: $?"`, "Enter");
+    const drawn = await until(has("next poll"));
+    assertEquals(drawn[0]!.trim(), "synchronised");
+    assert(!has("before")(drawn), "it has a page of its own");
+    await tmux("resize-window", "-x", "36", "-y", "8");
+    const narrow = await until((screen) =>
+      screen.every((line) => line.length <= 36) &&
+      /^server {7}127\.0\.0\.1:\d+ +tcp \d+$/.test(screen[1] ?? "") &&
+      /^server time {2}\d{4}-/.test(screen[2] ?? "")
+    );
+    assertEquals(narrow[0]!.trim(), "synchronised");
+    await tmux("resize-window", "-x", "70", "-y", "14");
+    await tmux("send-keys", "C-c");
+    const after = await until(has("it ended: 0"));
+    assert(has("before")(after) && has("offset")(after) && !has("next poll")(after));
+  } finally {
+    await tmux("kill-server");
   }
 });

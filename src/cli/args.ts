@@ -144,6 +144,15 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
         help: "seconds between two polls of --watch (default: 1 to 64, as needed)",
       },
       {
+        name: "set",
+        help: "correct the system clock, which takes a privilege; with --watch keep it",
+      },
+      {
+        name: "step-threshold",
+        value: "S",
+        help: "seconds beyond which it is set at once, within slewed (default: 0.128)",
+      },
+      {
         name: "max-offset",
         value: "S",
         help: "exit 3 unless |offset| + error bound is at most S seconds",
@@ -183,6 +192,8 @@ export interface SyncArguments {
   readonly json: boolean;
   /** Is time to be kept? */
   readonly watch: boolean;
+  /** Is the system clock to be corrected, and beyond how many seconds at once? */
+  readonly set: { readonly stepThreshold: number | undefined } | null;
   /** Seconds. */
   readonly maxOffset: number | undefined;
   /** File with the authorities for TLS. */
@@ -266,9 +277,11 @@ function parseServe(flags: Flags): Arguments {
 function parseSync(flags: Flags): Arguments {
   if (flags.isOn("help")) return { command: "help", about: "sync" };
   const both = flags.isOn("4") && flags.isOn("6");
-  if (flags.text("interval") !== undefined && !flags.isOn("watch")) {
-    throw new UsageError("--interval needs --watch", "sync");
+  for (const [name, needed] of [["interval", "watch"], ["step-threshold", "set"]] as const) {
+    if (flags.text(name) === undefined || flags.isOn(needed)) continue;
+    throw new UsageError(`--${name} needs --${needed}`, "sync");
   }
+  const stepThreshold = flags.seconds("step-threshold", true);
   return {
     command: "sync",
     options: {
@@ -281,6 +294,7 @@ function parseSync(flags: Flags): Arguments {
     },
     json: flags.isOn("json"),
     watch: flags.isOn("watch"),
+    set: flags.isOn("set") ? { stepThreshold } : null,
     maxOffset: flags.seconds("max-offset", true),
     ca: flags.text("ca"),
     quiet: flags.isOn("quiet"),

@@ -21,6 +21,8 @@ import {
 export interface PanelState {
   /** The last poll; `null` before the first. */
   readonly update: Update | null;
+  /** What was done with the system clock, in words. */
+  readonly note: string | null;
   /** What the kept clock shows now; `null` if it is not valid. */
   readonly now: SyncedTime | null;
   /** Seconds until the next poll. */
@@ -39,7 +41,7 @@ const COLORS: Readonly<Record<State, (text: string) => string>> = {
 };
 
 /** The panel's lines, none wider than so many columns. */
-export function panel({ update, now, left, history }: PanelState, columns: number): string[] {
+export function panel({ update, note, now, left, history }: PanelState, columns: number): string[] {
   const rows: [string, string, ((text: string) => string)?][] = [];
   const state = update?.state ?? "synchronising";
   rows.push(["", state, COLORS[state]]);
@@ -64,6 +66,7 @@ export function panel({ update, now, left, history }: PanelState, columns: numbe
     rows.push(["frequency", formatFrequency(update.frequency, update.frequencyBound!)]);
     if (NEWS[update.news] !== "") rows.push(["", NEWS[update.news], yellow]);
   }
+  if (note !== null) rows.push(["system clock", note.replace(/^the system clock /, "")]);
   const space = columns - LABEL;
   if (history.length > 1 && space >= 8) {
     const shown = history.slice(-Math.min(space, HISTORY));

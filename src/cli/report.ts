@@ -7,7 +7,7 @@
 
 import { bold, dim, green, red, yellow } from "@std/fmt/colors";
 import { nanoseconds, SECOND } from "../ntp/timestamp.ts";
-import type { Fix, ServerFigures, ServerReport, Update } from "../mod.ts";
+import type { Correction, Fix, ServerFigures, ServerReport, Update } from "../mod.ts";
 
 const UNITS = [
   { name: "s", size: 1 },
@@ -214,6 +214,22 @@ export function describeFailure(fix: Fix): string[] {
     `${name} says ${formatOffset(figures!.offset, figures!.errorBound)}`
   );
   return [...failures, `no majority of the servers agrees: ${said.join("; ")}`];
+}
+
+/** What was done with the system clock, and whether somebody should worry. */
+export function describeCorrection({ action, offset }: Correction): string {
+  const by = `${offset < 0 ? "-" : "+"}${formatDuration(Math.abs(offset))}`;
+  switch (action) {
+    case "none":
+      return "the system clock is left alone: no difference can be seen";
+    case "slew":
+      return `the system clock is slewed by ${by}`;
+    case "step":
+      return `the system clock was set, by ${by}`;
+    case "refused":
+      return `the system clock is left alone: ${by} is too much to be believed in a clock that was ` +
+        "right before (more than 1000 s); run without --watch to set it";
+  }
 }
 
 /** Says so if a fix does not meet `--max-offset`. */

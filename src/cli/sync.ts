@@ -5,17 +5,22 @@
  */
 
 import { setColorEnabled } from "@std/fmt/colors";
-import { systemTimers } from "../clock/system_clock.ts";
-import { type Fix, sync } from "../mod.ts";
+import { systemClock, systemTimers } from "../clock/system_clock.ts";
+import { Corrector, type Fix, openClockSetter, sync } from "../mod.ts";
 import { parseServerAddress } from "../net/address.ts";
 import { trustOnly } from "../net/tls.ts";
 import { EXIT, type SyncArguments, UsageError } from "./args.ts";
 import { mayReadFiles, readFile } from "./files.ts";
 import { runWatch } from "./watch.ts";
-import { describeFailure, describeFix, fixToJson, tooLarge } from "./report.ts";
+import { describeCorrection, describeFailure, describeFix, fixToJson, tooLarge } from "./report.ts";
 
-/** Takes a fix and shows it. @returns The exit status. */
-export async function runSync(args: SyncArguments): Promise<number> {
+/**
+ * Takes a fix and shows it, or keeps time.
+ *
+ * @param openSetter What `--set` sets. Default: the machine's clock.
+ * @returns The exit status.
+ */
+export async function runSync(args: SyncArguments, openSetter = openClockSetter): Promise<number> {
   const servers = args.options.servers.map((server) => {
     try {
       return parseServerAddress(server);
@@ -27,7 +32,9 @@ export async function runSync(args: SyncArguments): Promise<number> {
     throw new UsageError("--kernel-timestamps cannot be had with TLS: name it tcp://", "sync");
   }
   const ca = authorities(args.ca, servers.some(({ transport }) => transport === "tls"));
-  if (args.watch) return await runWatch(args, ca);
+  const corrector = args.set && new Corrector(openSetter(), args.set.stepThreshold);
+  if (corrector !== null) warnOfOthers();
+  if (args.watch) return await runWatch(args, ca, corrector);
   const interrupt = new AbortController();
   const onSignal = () => interrupt.abort();
   Deno.addSignalListener("SIGINT", onSignal);
@@ -40,7 +47,7 @@ export async function runSync(args: SyncArguments): Promise<number> {
       onProgress: (done, all) => progress.update(done, all),
     });
     progress.end();
-    return show(fix, args);
+    return show(fix, args, corrector);
   } catch (error) {
     progress.end();
     if (!interrupt.signal.aborted) throw error;
@@ -63,7 +70,20 @@ function authorities(file: string | undefined, needed: boolean): string | undefi
   throw new Error(`cannot use ${file} for --ca: there is no certificate in it (expected PEM)`);
 }
 
-function show(fix: Fix, { json, quiet, maxOffset }: SyncArguments): number {
+/** Two who keep one clock pull it to and fro. */
+function warnOfOthers(): void {
+  if (systemClock().discipline()?.synchronised !== true) return;
+  console.error(
+    "tsync: warning: something keeps the system clock already (the kernel says that it is " +
+      "synchronised), such as chronyd, ntpd or systemd-timesyncd: stop it, or leave out --set",
+  );
+}
+
+function show(
+  fix: Fix,
+  { json, quiet, maxOffset }: SyncArguments,
+  corrector: Corrector | null,
+): number {
   if (json) console.log(fixToJson(fix));
   if (!fix.synchronised) {
     for (const sentence of describeFailure(fix)) console.error(`tsync: ${sentence}`);
@@ -71,6 +91,10 @@ function show(fix: Fix, { json, quiet, maxOffset }: SyncArguments): number {
   }
   setColorEnabled(Deno.stdout.isTerminal() && !Deno.noColor);
   if (!json && !quiet) console.log(describeFix(fix));
+  if (corrector !== null) {
+    const correction = describeCorrection(corrector.correct(fix));
+    if (!quiet) console.error(`tsync: ${correction}`);
+  }
   const sentence = tooLarge(fix, maxOffset);
   if (sentence === null) return EXIT.ok;
   console.error(sentence);

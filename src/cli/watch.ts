@@ -5,13 +5,24 @@
  */
 
 import { setColorEnabled } from "@std/fmt/colors";
-import { type Update, Watch } from "../mod.ts";
+import { type Corrector, type Update, Watch } from "../mod.ts";
 import { EXIT, type SyncArguments } from "./args.ts";
 import { panel } from "./panel.ts";
-import { describeFailure, describeFix, describeUpdate, tooLarge, updateToJson } from "./report.ts";
+import {
+  describeCorrection,
+  describeFailure,
+  describeFix,
+  describeUpdate,
+  tooLarge,
+  updateToJson,
+} from "./report.ts";
 
 /** Keeps time until a signal comes, and shows it. @returns The exit status. */
-export async function runWatch(args: SyncArguments, ca: string | undefined): Promise<number> {
+export async function runWatch(
+  args: SyncArguments,
+  ca: string | undefined,
+  corrector: Corrector | null,
+): Promise<number> {
   const { json, quiet, maxOffset } = args;
   const interrupt = new AbortController();
   const onSignal = () => interrupt.abort();
@@ -25,9 +36,17 @@ export async function runWatch(args: SyncArguments, ca: string | undefined): Pro
   try {
     for await (const update of watch) {
       if (update.fix.synchronised) last = update;
-      if (screen !== null) screen.show(update);
+      const correction = corrector?.correct(update.fix) ?? null;
+      if (correction?.action === "step") watch.clock.rebase();
+      const note = correction === null || !update.fix.synchronised
+        ? null
+        : describeCorrection(correction);
+      if (screen !== null) screen.show(update, note);
       else if (json) console.log(updateToJson(update));
       else if (!quiet) console.log(describeUpdate(update));
+      if (screen === null && note !== null && correction!.action !== "none" && !quiet) {
+        console.error(`tsync: ${note}`);
+      }
       if (screen === null && !update.fix.synchronised) {
         for (const sentence of describeFailure(update.fix)) console.error(`tsync: ${sentence}`);
       }
@@ -59,6 +78,7 @@ class Screen {
   readonly #timer = setInterval(() => this.#draw(), FRAME);
   readonly #history: number[] = [];
   #update: Update | null = null;
+  #note: string | null = null;
   /** `performance.now()` of the next poll. */
   #next = 0;
   #ended = false;
@@ -70,8 +90,9 @@ class Screen {
     this.#draw();
   }
 
-  show(update: Update): void {
+  show(update: Update, note: string | null): void {
     this.#update = update;
+    this.#note = note;
     this.#next = performance.now() + update.interval * 1000;
     const { offset } = update.fix;
     if (offset !== null) this.#history.push(offset);
@@ -96,6 +117,7 @@ class Screen {
     }
     const lines = panel({
       update: this.#update,
+      note: this.#note,
       now: this.#watch.clock.now(),
       left: (this.#next - performance.now()) / 1000,
       history: this.#history,

@@ -40,6 +40,11 @@ export class SyncedClock {
     this.#estimate = estimate;
   }
 
+  /** To be called when the system clock was set by who keeps this one: all is well. */
+  rebase(): void {
+    this.#tie = tie(this.#clock);
+  }
+
   /**
    * Looks whether the system clock was set, or the machine slept, since the last call. To be called
    * about once a second: what is slower than a thousandth is not noticed.

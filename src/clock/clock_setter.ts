@@ -1,0 +1,81 @@
+/**
+ * Setting the machine's clock, through libc: the same functions on Linux and
+ * macOS.
+ *
+ * @module
+ */
+
+import { SECOND } from "../ntp/timestamp.ts";
+import { LIBC_PATHS, openLibc } from "./libc.ts";
+
+/** Sets a clock. Both throw a sentence if it cannot be set; it is as it was then. */
+export interface ClockSetter {
+  /** Adds so many nanoseconds at once. */
+  step(by: bigint): void;
+  /** Adds so many nanoseconds little by little, and no more of what is left of an earlier such call. */
+  slew(by: bigint): void;
+}
+
+const CLOCK_REALTIME = 0;
+const EPERM = 1;
+
+const SYMBOLS = {
+  clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
+  clock_settime: { parameters: ["i32", "buffer"], result: "i32" },
+  adjtime: { parameters: ["buffer", "usize"], result: "i32" },
+  memcpy: { parameters: ["buffer", "usize", "usize"], result: "usize" },
+  // Where the error's number is: on Linux, and on macOS.
+  __errno_location: { parameters: [], result: "usize", optional: true },
+  __error: { parameters: [], result: "usize", optional: true },
+} as const;
+
+/**
+ * Opens the machine's clock for setting. Nothing is set before one of the functions is called.
+ *
+ * @param paths Where to look for libc. Default {@linkcode LIBC_PATHS}.
+ * @throws {Error} a sentence, if libc may not be loaded.
+ */
+export function openClockSetter(paths: readonly string[] = LIBC_PATHS): ClockSetter & Disposable {
+  const library = openLibc(SYMBOLS, paths);
+  if (library === null) {
+    throw new Error(
+      "cannot set the system clock: libc is not at any of the paths that may be loaded " +
+        `(${paths.join(", ")})`,
+    );
+  }
+  const libc = library.symbols;
+  const number = new Int32Array(1);
+  const check = (result: number, what: string) => {
+    if (result === 0) return;
+    const location = (libc.__errno_location ?? libc.__error)?.();
+    if (location !== undefined) libc.memcpy(number, location, 4n);
+    if (number[0] === EPERM) throw new Error(`${what}: ${NO_PRIVILEGE}`);
+    throw new Error(`${what}: the system refuses it (error ${number[0]})`);
+  };
+  return {
+    step(by) {
+      const time = new BigInt64Array(2);
+      libc.clock_gettime(CLOCK_REALTIME, time);
+      const [seconds, nanoseconds] = split(time[0]! * SECOND + time[1]! + by);
+      time[0] = seconds;
+      time[1] = nanoseconds;
+      check(libc.clock_settime(CLOCK_REALTIME, time), "cannot set the system clock");
+    },
+    slew(by) {
+      // Both parts have the same sign. macOS's microseconds are the low half of these 64 bits.
+      const microseconds = (by + (by < 0n ? -500n : 500n)) / 1000n;
+      const delta = BigInt64Array.of(microseconds / 1_000_000n, microseconds % 1_000_000n);
+      check(libc.adjtime(delta, 0n), "cannot slew the system clock");
+    },
+    [Symbol.dispose]: () => library.close(),
+  };
+}
+
+const NO_PRIVILEGE = "it takes a privilege; use sudo, or on Linux give it to the program: " +
+  "sudo setcap cap_sys_time+ep FILE";
+
+/** Whole seconds, rounded down, and the nanoseconds beyond. */
+function split(instant: bigint): [bigint, bigint] {
+  const nanoseconds = (instant % SECOND + SECOND) % SECOND;
+  return [(instant - nanoseconds) / SECOND, nanoseconds];
+}

@@ -1,0 +1,73 @@
+/**
+ * Whether and how a fix is to correct the system clock.
+ *
+ * @module
+ */
+
+import type { ClockSetter } from "../clock/clock_setter.ts";
+import { nanoseconds } from "../ntp/timestamp.ts";
+import type { Fix } from "./fix.ts";
+
+/** What was done with the system clock. */
+export interface Correction {
+  /**
+   * `none`: it is as right as can be told. `refused`: a step so great is taken for an error of the
+   * servers', unless it is the first correction.
+   */
+  readonly action: "none" | "slew" | "step" | "refused";
+  /** Seconds that the system clock was off: what was added, if something was. */
+  readonly offset: number;
+}
+
+/** Seconds beyond which no later correction goes (RFC 5905, section 11.2.1: the panic threshold). */
+export const PANIC_THRESHOLD = 1000;
+
+/** Seconds beyond which the clock is stepped (RFC 5905, section 11.3). */
+export const STEP_THRESHOLD = 0.128;
+
+/** Decides what to do with the system clock. */
+export function decide(
+  fix: Fix,
+  threshold: number,
+  isFirst: boolean,
+): Correction["action"] {
+  const { synchronised, offset, errorBound } = fix;
+  if (!synchronised || Math.abs(offset!) <= errorBound!) return "none";
+  if (Math.abs(offset!) > PANIC_THRESHOLD && !isFirst) return "refused";
+  return Math.abs(offset!) > threshold ? "step" : "slew";
+}
+
+/** Corrects the system clock by one fix after another. */
+export class Corrector {
+  readonly #setter: ClockSetter;
+  readonly #threshold: number;
+  #isFirst = true;
+
+  /**
+   * @param threshold Seconds beyond which the clock is stepped.
+   * @throws {RangeError} if it is no such number.
+   */
+  constructor(setter: ClockSetter, threshold: number = STEP_THRESHOLD) {
+    if (!(threshold >= 0 && threshold < 1e6)) {
+      throw new RangeError(
+        `cannot set the clock: threshold must be seconds, 0 or more: current value is ${threshold}`,
+      );
+    }
+    this.#setter = setter;
+    this.#threshold = threshold;
+  }
+
+  /**
+   * Corrects the system clock by a fix that was just made.
+   *
+   * @throws {Error} a sentence, if the clock cannot be set; it is as it was then.
+   */
+  correct(fix: Fix): Correction {
+    const action = decide(fix, this.#threshold, this.#isFirst);
+    const offset = fix.offset ?? 0;
+    if (action === "step") this.#setter.step(nanoseconds(offset));
+    if (action === "slew") this.#setter.slew(nanoseconds(offset));
+    if (fix.synchronised && action !== "refused") this.#isFirst = false;
+    return { action, offset };
+  }
+}
