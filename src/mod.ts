@@ -7,6 +7,7 @@
 
 export type { Clock, Discipline, Timers } from "./clock/clock.ts";
 export { type ClockSetter, openClockSetter } from "./clock/clock_setter.ts";
+export type { Estimate } from "./estimate/discipline.ts";
 export { compare, SyncedClock, type SyncedTime } from "./clock/synced_clock.ts";
 export type { ServerAddress, SocketAddress, TransportName } from "./net/address.ts";
 export type { Certificate, TlsOptions } from "./net/tls.ts";

@@ -42,6 +42,7 @@ const update: Update = {
   frequency: 12.3456e-6,
   frequencyBound: 0.04e-6,
   interval: 8,
+  correction: null,
 };
 
 const lost: Update = {
@@ -80,7 +81,7 @@ describe("panel()", () => {
   it("shows state, time, offset, delay, frequency, history and what comes next", () => {
     setColorEnabled(false);
     assertEquals(panel(state, 100).map((line) => timeless(line).trimEnd()), [
-      "             synchronised",
+      "state        synchronised",
       "server       host  tcp 192.0.2.7:10085, stratum 2 (LOCL)",
       "server time  TIME  ± 27.0 µs",
       "offset       +1.28 ms ± 645 µs  the local clock is slow by 1.28 ms",
@@ -109,7 +110,7 @@ describe("panel()", () => {
   it("says before the first poll, and without a valid clock, that it knows nothing", () => {
     const lines = panel({ update: null, note: null, now: null, left: 0, history: [] }, 60);
     assertEquals(lines.map((line) => line.trimEnd()), [
-      "             synchronising",
+      "state        synchronising",
       "server time  not known",
     ]);
   });
@@ -122,7 +123,7 @@ describe("panel()", () => {
   it("goes on with the time in holdover, and says why", () => {
     const lines = panel({ ...state, update: lost }, 100).map((line) => timeless(line).trimEnd());
     assertEquals(lines.slice(0, 3), [
-      "             holdover",
+      "state        holdover",
       "server       host cannot be reached at 192.0.2.7:10085: connection refused",
       "server time  TIME  ± 27.0 µs",
     ]);
@@ -153,7 +154,7 @@ describe("a poll", () => {
     assertEquals(
       timeless(describeUpdate({ ...update, news: "step" })),
       "TIME  +1.28 ms ± 645 µs  +12.346 ppm ± 0.041 ppm  synchronised  " +
-        "the servers' clock was set  next in 8.00 s",
+        "the servers' clock was set, or slewed  next in 8.00 s",
     );
     assertEquals(
       timeless(describeUpdate({ ...lost, frequency: null, frequencyBound: null })),
@@ -222,7 +223,7 @@ Deno.test("in a real terminal the panel is drawn, fits when it is resized, and g
   try {
     await tmux("send-keys", `echo before; ${quoted}; echo "it ended: $?"`, "Enter");
     const drawn = await until(has("next poll"));
-    assertEquals(drawn[0]!.trim(), "synchronised");
+    assertEquals(drawn[0]!.trim(), "state        synchronised");
     assert(!has("before")(drawn), "it has a page of its own");
     await tmux("resize-window", "-x", "36", "-y", "8");
     const narrow = await until((screen) =>
@@ -230,7 +231,7 @@ Deno.test("in a real terminal the panel is drawn, fits when it is resized, and g
       /^server {7}127\.0\.0\.1:\d+ +tcp \d+$/.test(screen[1] ?? "") &&
       /^server time {2}\d{4}-/.test(screen[2] ?? "")
     );
-    assertEquals(narrow[0]!.trim(), "synchronised");
+    assertEquals(narrow[0]!.trim(), "state        synchronised");
     await tmux("resize-window", "-x", "70", "-y", "14");
     await tmux("send-keys", "C-c");
     const after = await until(has("it ended: 0"));

@@ -11,9 +11,9 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { compare, SyncedClock, type SyncedTime } from "../src/clock/synced_clock.ts";
 import { serve } from "../src/mod.ts";
-import { Watch } from "../src/sync/watch.ts";
+import { type Update, Watch } from "../src/sync/watch.ts";
 import { faults, keep, type Kept, ROWS } from "./simulation/keeping.ts";
-import { World } from "./simulation/world.ts";
+import { type Host, S, World } from "./simulation/world.ts";
 
 systemClock(); // Opened here once, not in the first test that needs it.
 const SEEDS = 4;
@@ -75,11 +75,139 @@ Deno.test("Watch obeys a fixed interval, and does not ask a server of NTP more o
   }
 });
 
+/** Three servers that are asked for so long, the last of which is ahead by 10 s. */
+async function withLiar(seconds: number, happens: (good: Host[], world: World) => void) {
+  const world = new World(first);
+  const hosts = ["one", "two", "liar"].map((name) =>
+    world.host(name, { offset: name === "liar" ? 10 : 0 })
+  );
+  const servers = await Promise.all(
+    hosts.map((host) => world.run(serve({ hosts: [host.address], ...host.environment }))),
+  );
+  const client = world.host("client");
+  const stop = new AbortController();
+  const watch = new Watch({
+    servers: ["one", "two", "liar"],
+    timeout: 1,
+    signal: stop.signal,
+    ...client.environment,
+  });
+  const updates: Update[] = [];
+  const watching = (async () => {
+    for await (const update of watch) updates.push(update);
+  })();
+  happens(hosts.slice(0, 2), world);
+  await world.sleep(seconds);
+  const shown = watch.clock.now();
+  const { start, count } = hosts[0]!.clock.exact();
+  const truth = start + BigInt(Math.round(count));
+  stop.abort();
+  await world.run(watching);
+  for (const server of servers) await world.run(server.stop());
+  return { updates, shown, truth };
+}
+
+Deno.test("Watch does not believe a liar that is the last to answer, and does when most agree", async () => {
+  const alone = await withLiar(2000, (good, world) => {
+    world.at(1000 * S, () => good.forEach((host) => host.dead = true));
+  });
+  const { earliest, latest } = alone.shown!;
+  assert(earliest <= alone.truth && alone.truth <= latest);
+  assertEquals([alone.updates.at(-1)!.state, alone.updates.at(-1)!.news], [
+    "holdover",
+    "contradicted",
+  ]);
+  const together = await withLiar(2000, (good, world) => {
+    world.at(1000 * S, () => good.forEach((host) => host.clock.step(5)));
+  });
+  assertEquals(together.updates.filter(({ news }) => news === "step").length, 1);
+  const { earliest: least, latest: most } = together.shown!;
+  assert(least <= together.truth && together.truth <= most);
+});
+
+Deno.test("Watch stays with the machine that answered, though the name has others", async () => {
+  for (const scheme of ["ntp", "tcp"]) {
+    const world = new World(first);
+    const hosts = ["one", "two"].map((name, i) => world.host(name, { offset: i * 0.03 }));
+    const servers = await Promise.all(
+      hosts.map((host) =>
+        world.run(serve({ hosts: [host.address], udpPort: 123, ...host.environment }))
+      ),
+    );
+    const client = world.host("client");
+    let asked = 0;
+    const network = {
+      ...client.network,
+      // Each time in another order, as the names of pools do.
+      resolve: () => Promise.resolve(asked++ % 2 === 0 ? ["one", "two"] : ["two", "one"]),
+    };
+    const watch = new Watch({ servers: [`${scheme}://pool`], ...client.environment, network });
+    const addresses = new Set<string | null>();
+    const news = new Set<string>();
+    await world.run((async () => {
+      let polls = 0;
+      for await (const { fix, news: what } of watch) {
+        addresses.add(fix.servers[0]!.address);
+        news.add(what);
+        client.resetConnections();
+        if (++polls === 6) return;
+      }
+    })());
+    assertEquals([addresses.size, [...news]], [1, ["first", "agrees"]], scheme);
+    for (const server of servers) await world.run(server.stop());
+  }
+});
+
+Deno.test("Watch leaves a server alone that does not want to be asked", async () => {
+  const world = new World(first);
+  const server = world.host("server");
+  const client = world.host("client");
+  const serving = await world.run(serve({ hosts: ["server"], rate: 1, ...server.environment }));
+  const updates: Update[] = [];
+  const watching = (async () => {
+    for await (const update of new Watch({ servers: ["server"], ...client.environment })) {
+      updates.push(update);
+      if (updates.length === 8) return;
+    }
+  })();
+  await world.run(watching);
+  // Four of 17 are answered, then comes a kiss: for a while nobody asks.
+  assertEquals(serving.counters.refusals.rate <= 2, true, `${serving.counters.refusals.rate}`);
+  assert(world.now / S > 60, `${world.now / S} s`);
+  await world.run(serving.stop());
+});
+
+Deno.test("Watch asks a server of NTP no more often because the clock is set all the time", async () => {
+  const world = new World(first);
+  const server = world.host("server");
+  const client = world.host("client");
+  const serving = await world.run(
+    serve({ hosts: ["server"], udpPort: 123, ...server.environment }),
+  );
+  const stop = new AbortController();
+  const watching = (async () => {
+    const options = { servers: ["ntp://server"], signal: stop.signal, ...client.environment };
+    for await (const _ of new Watch(options));
+  })();
+  const set = () => {
+    client.clock.step(0.5);
+    world.at(world.now + 3 * S, set);
+  };
+  world.at(10 * S, set);
+  await world.sleep(300);
+  stop.abort();
+  await world.run(watching);
+  assert(serving.counters.replies <= 160, `${serving.counters.replies} requests in 300 s`);
+  await world.run(serving.stop());
+});
+
 Deno.test("Watch refuses what makes no sense", () => {
   for (const interval of [0, -1, NaN, 1e7]) {
     assertThrows(() => new Watch({ interval }), RangeError, "interval must be");
   }
   assertThrows(() => new Watch({ servers: [] }), RangeError);
+  const often = { servers: ["ntp://server"], interval: 15 };
+  assertThrows(() => new Watch(often), RangeError, "once in 16 s");
 });
 
 Deno.test("Watch goes on when no server can even be looked up", async () => {

@@ -9,6 +9,7 @@ import config from "../../deno.json" with { type: "json" };
 import type { ServeOptions, WatchOptions } from "../mod.ts";
 import { DEFAULT_PORT, NTP_PORT } from "../net/address.ts";
 import { parsePrefix } from "../serve/admission.ts";
+import { PANIC_THRESHOLD } from "../sync/correction.ts";
 
 /** The version of this program. */
 export const VERSION: string = config.version;
@@ -282,6 +283,9 @@ function parseSync(flags: Flags): Arguments {
     throw new UsageError(`--${name} needs --${needed}`, "sync");
   }
   const stepThreshold = flags.seconds("step-threshold", true);
+  if (stepThreshold !== undefined && stepThreshold > PANIC_THRESHOLD) {
+    throw flags.bad("step-threshold", `at most ${PANIC_THRESHOLD} seconds`);
+  }
   return {
     command: "sync",
     options: {

@@ -44,13 +44,14 @@ const COLORS: Readonly<Record<State, (text: string) => string>> = {
 export function panel({ update, note, now, left, history }: PanelState, columns: number): string[] {
   const rows: [string, string, ((text: string) => string)?][] = [];
   const state = update?.state ?? "synchronising";
-  rows.push(["", state, COLORS[state]]);
+  rows.push(["state", state, COLORS[state]]);
   for (const server of update?.fix.servers ?? []) {
     rows.push(["server", server.error ?? plain(serverLine(server))]);
   }
   if (now === null) rows.push(["server time", "not known"]);
   else {
-    const bound = Number(now.latest - now.earliest) / 2e9;
+    const [early, late] = [now.time - now.earliest, now.latest - now.time];
+    const bound = Number(early > late ? early : late) / 1e9;
     const instant = formatInstant(now.time);
     rows.push(["server time", `${instant}  ± ${formatDuration(bound)}`, bold]);
   }
@@ -77,8 +78,14 @@ export function panel({ update, note, now, left, history }: PanelState, columns:
   if (update !== null) rows.push(["next poll", `in ${Math.max(0, Math.ceil(left))} s`]);
   return rows.map(([label, text, color = (text: string) => text]) => {
     const head = label.padEnd(LABEL).slice(0, columns);
-    return dim(head) + color(text.slice(0, Math.max(0, space)));
+    return dim(head) + color(fitted(text, space));
   });
+}
+
+/** What is cut off is seen to be. */
+function fitted(text: string, space: number): string {
+  if (text.length <= space) return text;
+  return space < 1 ? "" : `${text.slice(0, space - 1)}…`;
 }
 
 /** Polls that are drawn at most. */

@@ -96,7 +96,8 @@ export const NEWS: Readonly<Record<Update["news"], string>> = {
   agrees: "",
   lost: "",
   frequency: "the frequency has changed",
-  step: "the servers' clock was set",
+  step: "the servers' clock was set, or slewed",
+  contradicted: "too few servers answer to contradict what was known",
   disturbed: "the local clock was set, or the machine slept",
 };
 

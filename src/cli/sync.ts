@@ -6,7 +6,14 @@
 
 import { setColorEnabled } from "@std/fmt/colors";
 import { systemClock, systemTimers } from "../clock/system_clock.ts";
-import { Corrector, type Fix, openClockSetter, sync } from "../mod.ts";
+import {
+  type ClockSetter,
+  Corrector,
+  type Discipline,
+  type Fix,
+  openClockSetter,
+  sync,
+} from "../mod.ts";
 import { parseServerAddress } from "../net/address.ts";
 import { trustOnly } from "../net/tls.ts";
 import { EXIT, type SyncArguments, UsageError } from "./args.ts";
@@ -14,13 +21,24 @@ import { mayReadFiles, readFile } from "./files.ts";
 import { runWatch } from "./watch.ts";
 import { describeCorrection, describeFailure, describeFix, fixToJson, tooLarge } from "./report.ts";
 
+/** The clock that `--set` sets. */
+export interface Machine {
+  readonly openSetter: () => ClockSetter;
+  readonly discipline: () => Discipline | null;
+}
+
+const MACHINE: Machine = {
+  openSetter: () => openClockSetter(),
+  discipline: () => systemClock().discipline(),
+};
+
 /**
  * Takes a fix and shows it, or keeps time.
  *
- * @param openSetter What `--set` sets. Default: the machine's clock.
+ * @param machine What `--set` sets, and what keeps that already. Default: the machine's clock.
  * @returns The exit status.
  */
-export async function runSync(args: SyncArguments, openSetter = openClockSetter): Promise<number> {
+export async function runSync(args: SyncArguments, machine: Machine = MACHINE): Promise<number> {
   const servers = args.options.servers.map((server) => {
     try {
       return parseServerAddress(server);
@@ -32,8 +50,8 @@ export async function runSync(args: SyncArguments, openSetter = openClockSetter)
     throw new UsageError("--kernel-timestamps cannot be had with TLS: name it tcp://", "sync");
   }
   const ca = authorities(args.ca, servers.some(({ transport }) => transport === "tls"));
-  const corrector = args.set && new Corrector(openSetter(), args.set.stepThreshold);
-  if (corrector !== null) warnOfOthers();
+  const corrector = args.set && new Corrector(machine.openSetter(), args.set.stepThreshold);
+  if (corrector !== null && !args.quiet) warnOfOthers(machine.discipline());
   if (args.watch) return await runWatch(args, ca, corrector);
   const interrupt = new AbortController();
   const onSignal = () => interrupt.abort();
@@ -71,8 +89,8 @@ function authorities(file: string | undefined, needed: boolean): string | undefi
 }
 
 /** Two who keep one clock pull it to and fro. */
-function warnOfOthers(): void {
-  if (systemClock().discipline()?.synchronised !== true) return;
+function warnOfOthers(discipline: Discipline | null): void {
+  if (discipline?.synchronised !== true) return;
   console.error(
     "tsync: warning: something keeps the system clock already (the kernel says that it is " +
       "synchronised), such as chronyd, ntpd or systemd-timesyncd: stop it, or leave out --set",
@@ -84,6 +102,8 @@ function show(
   { json, quiet, maxOffset }: SyncArguments,
   corrector: Corrector | null,
 ): number {
+  // Before anything is said of it: that may fail, or take time.
+  const correction = corrector?.correct(fix) ?? null;
   if (json) console.log(fixToJson(fix));
   if (!fix.synchronised) {
     for (const sentence of describeFailure(fix)) console.error(`tsync: ${sentence}`);
@@ -91,11 +111,9 @@ function show(
   }
   setColorEnabled(Deno.stdout.isTerminal() && !Deno.noColor);
   if (!json && !quiet) console.log(describeFix(fix));
-  if (corrector !== null) {
-    const correction = describeCorrection(corrector.correct(fix));
-    if (!quiet) console.error(`tsync: ${correction}`);
-  }
-  const sentence = tooLarge(fix, maxOffset);
+  if (correction !== null && !quiet) console.error(`tsync: ${describeCorrection(correction)}`);
+  const left = correction?.action === "step" ? { ...fix, offset: 0 } : fix;
+  const sentence = tooLarge(left, maxOffset);
   if (sentence === null) return EXIT.ok;
   console.error(sentence);
   return EXIT.offsetTooLarge;

@@ -30,21 +30,26 @@ export async function runWatch(
   for (const signal of signals) Deno.addSignalListener(signal, onSignal);
   const isTerminal = Deno.stdout.isTerminal() && !Deno.noColor;
   setColorEnabled(isTerminal);
-  const watch = new Watch({ ...args.options, ca, signal: interrupt.signal });
+  const watch = new Watch({
+    ...args.options,
+    ca,
+    signal: interrupt.signal,
+    corrector: corrector ?? undefined,
+  });
   const screen = isTerminal && !json && !quiet ? new Screen(watch) : null;
   let last: Update | null = null;
   try {
     for await (const update of watch) {
       if (update.fix.synchronised) last = update;
-      const correction = corrector?.correct(update.fix) ?? null;
-      if (correction?.action === "step") watch.clock.rebase();
-      const note = correction === null || !update.fix.synchronised
-        ? null
-        : describeCorrection(correction);
+      const { correction } = update;
+      const note = correction && describeCorrection(correction);
       if (screen !== null) screen.show(update, note);
-      else if (json) console.log(updateToJson(update));
-      else if (!quiet) console.log(describeUpdate(update));
-      if (screen === null && note !== null && correction!.action !== "none" && !quiet) {
+      else if (json || !quiet) {
+        const line = json ? updateToJson(update) : describeUpdate(update);
+        if (!print(line)) return EXIT.ok;
+      }
+      const isNews = correction !== null && correction.action !== "none";
+      if (screen === null && isNews && (!quiet || correction.action === "refused")) {
         console.error(`tsync: ${note}`);
       }
       if (screen === null && !update.fix.synchronised) {
@@ -64,6 +69,18 @@ export async function runWatch(
   if (last !== null) return EXIT.ok;
   console.error("tsync: interrupted before a fix");
   return EXIT.interrupted;
+}
+
+/** Writes a line. @returns Is there still somebody who reads? */
+function print(line: string): boolean {
+  const bytes = new TextEncoder().encode(`${line}\n`);
+  try {
+    for (let sent = 0; sent < bytes.length;) sent += Deno.stdout.writeSync(bytes.subarray(sent));
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.BrokenPipe) return false;
+    throw error;
+  }
 }
 
 /** Milliseconds between two pictures. */
@@ -118,7 +135,7 @@ class Screen {
     const lines = panel({
       update: this.#update,
       note: this.#note,
-      now: this.#watch.clock.now(),
+      now: this.#watch.clock.now(true),
       left: (this.#next - performance.now()) / 1000,
       history: this.#history,
     }, size.columns);

@@ -73,6 +73,6 @@ export function tie(clock: Clock, attempts = 5): Tie {
 export function stepped(earlier: Tie, later: Tie): boolean {
   const elapsed = later.monotonic - earlier.monotonic;
   const moved = (later.realtime - earlier.realtime) - elapsed;
-  const tolerated = 1_000_000n + elapsed / 1000n;
+  const tolerated = 1_000_000n + elapsed / 1000n + earlier.error + later.error;
   return moved > tolerated || -moved > tolerated;
 }

@@ -47,7 +47,7 @@ export function openClockSetter(paths: readonly string[] = LIBC_PATHS): ClockSet
   const number = new Int32Array(1);
   const check = (result: number, what: string) => {
     if (result === 0) return;
-    const location = (libc.__errno_location ?? libc.__error)?.();
+    const location = (libc.__error ?? libc.__errno_location)?.();
     if (location !== undefined) libc.memcpy(number, location, 4n);
     if (number[0] === EPERM) throw new Error(`${what}: ${NO_PRIVILEGE}`);
     throw new Error(`${what}: the system refuses it (error ${number[0]})`);
@@ -55,7 +55,7 @@ export function openClockSetter(paths: readonly string[] = LIBC_PATHS): ClockSet
   return {
     step(by) {
       const time = new BigInt64Array(2);
-      libc.clock_gettime(CLOCK_REALTIME, time);
+      check(libc.clock_gettime(CLOCK_REALTIME, time), "cannot read the system clock");
       const [seconds, nanoseconds] = split(time[0]! * SECOND + time[1]! + by);
       time[0] = seconds;
       time[1] = nanoseconds;

@@ -7,7 +7,11 @@
 import { carry, type Estimate } from "../estimate/discipline.ts";
 import { type Clock, stepped, type Tie, tie } from "./clock.ts";
 
-/** A moment, as a {@linkcode SyncedClock} shows it. All are nanoseconds since the Unix epoch. */
+/**
+ * A moment, as a {@linkcode SyncedClock} shows it. All are nanoseconds since the Unix epoch. The
+ * bounds hold as long as the servers' clock is not set, and no frequency changes by more than 15 ppm
+ * from what it was at the last poll (NTP's PHI).
+ */
 export interface SyncedTime {
   /** What the time probably is. */
   readonly time: bigint;

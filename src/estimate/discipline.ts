@@ -17,7 +17,10 @@ import { Hulls } from "./hulls.ts";
  */
 export const MAX_FREQUENCY = 500e-6;
 
-/** By how much a frequency can change from what it was, as a fraction: NTP's PHI (RFC 5905, section 7.2). */
+/**
+ * By how much a frequency can change from what it was, as a fraction: NTP's PHI (RFC 5905, section
+ * 7.2). A server that is slewed by more leaves the bounds until the next poll.
+ */
 export const WANDER = 15e-6;
 
 /** Polls over which a frequency is taken for constant; up to twice as many. */
@@ -44,6 +47,13 @@ export class Discipline {
   /** `null` before the first poll. */
   get estimate(): Estimate | null {
     return this.#estimate;
+  }
+
+  /** Is what a poll proves not possible by what is known, but by a step? */
+  contradicts(bounds: Bounds): boolean {
+    if (this.#estimate === null) return false;
+    const { lower, upper } = carry(this.#estimate, bounds.at);
+    return bounds.lower > upper || bounds.upper < lower;
   }
 
   /**

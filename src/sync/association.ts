@@ -49,9 +49,11 @@ export interface MeasureOptions {
   readonly onSample: (done: number) => void;
 }
 
-/** A connection that outlives a burst, for the next one. */
+/** What outlives a burst, for the next one. */
 export interface Keeper {
   connection: Connection | null;
+  /** Who answered: another address of the same name may be another machine, with another clock. */
+  address: SocketAddress | null;
 }
 
 /** What a server's exchanges prove. */
@@ -82,6 +84,8 @@ export interface Failure {
   readonly error: string;
   /** Did the server itself say that it is not to be believed or asked, whatever it said before? */
   readonly final: boolean;
+  /** Seconds for which it wants to be left alone. */
+  readonly silence?: number;
 }
 
 /** Conversations with one server that may break before it is given up. */
@@ -91,7 +95,13 @@ const ATTEMPTS = 3;
 const RETRY_PAUSE = 0.1;
 
 /** Seconds between two exchanges with a server of NTP, which must not be burst at. */
-const SPACING = 2;
+export const SPACING = 2;
+
+/** Seconds in which a connection that was kept must answer: it may lead nowhere any more. */
+const KEPT_PATIENCE = 1;
+
+/** Seconds of silence after a kiss: DENY and RSTR, and RATE. */
+const SILENCE = { denied: 3600, rate: 64 } as const;
 
 /** Bursts that may contradict themselves before a server is given up. */
 const BURSTS = 3;
@@ -100,6 +110,11 @@ const BURSTS = 3;
 class RejectedReply extends Error {
   constructor(readonly rejection: ReplyRejection, readonly packet: Packet | null) {
     super(rejectionText(rejection, packet));
+  }
+
+  get silence(): { silence?: number } {
+    if (this.rejection !== "kiss") return {};
+    return { silence: kissCode(this.packet) === "RATE" ? SILENCE.rate : SILENCE.denied };
   }
 
   /** A RATE kiss takes nothing back of what was said before; other kisses do. */
@@ -225,8 +240,12 @@ class Association {
     const { clock } = this.#environment;
     const { signal } = this.#deadline;
     const { samples, onSample } = this.#options;
-    const connection = this.#keptConnection() ?? await this.#open();
+    const kept = this.#keptConnection();
+    const connection = kept ?? await this.#open();
     const channel = streamChannel(connection, clock, signal);
+    const cancel = kept === null
+      ? () => {}
+      : this.#environment.timers.after(KEPT_PATIENCE, () => kept.close());
     this.#reply = channel.reply;
     const address = formatAddress(channel.address);
     // Another address may be another machine, with another clock.
@@ -237,6 +256,7 @@ class Association {
     try {
       // The first exchange wakes everything on the way and does not count.
       await this.#exchange(channel);
+      cancel();
       while (this.#exchanges.length < samples) {
         const { exchange, by } = await this.#exchange(channel);
         this.#keep(exchange, by);
@@ -244,12 +264,19 @@ class Association {
       }
       keeper = this.#options.keeper;
     } finally {
+      cancel();
       if (keeper === undefined) channel.close();
       else {
         channel.release();
         keeper.connection = connection;
+        keeper.address = channel.address;
       }
     }
+  }
+
+  /** The next time its name is looked up again. */
+  #forgetAddress(): void {
+    if (this.#options.keeper !== undefined) this.#options.keeper.address = null;
   }
 
   /** It is the keeper's no more: should it break, another is made. */
@@ -275,7 +302,8 @@ class Association {
     const { network, clock, timers, nonce: random } = this.#environment;
     const { samples, onSample } = this.#options;
     const { signal } = this.#deadline;
-    let candidates = this.#answered === null ? await this.#resolve() : [this.#answered];
+    const known = this.#answered ?? this.#options.keeper?.address ?? null;
+    let candidates = known === null ? await this.#resolve() : [known];
     const request = new Uint8Array(PACKET_SIZE);
     const reply = this.#reply = new Uint8Array(PACKET_SIZE);
     while (this.#exchanges.length < samples) {
@@ -291,9 +319,11 @@ class Association {
         // Who is lost to may hear the next; who refuses is not asked again.
         candidates = error instanceof LostDatagram ? [...others, server] : others;
         if (candidates.length > 0) continue;
+        this.#forgetAddress();
         throw new NoConnection(this.#whyNot(error), { cause: error });
       }
       this.#answered = server;
+      if (this.#options.keeper !== undefined) this.#options.keeper.address = server;
       candidates = [server];
       this.#keep(this.#judge(reply, nonce, stamps), stamps.by);
       onSample(this.#exchanges.length);
@@ -320,7 +350,12 @@ class Association {
   async #connect(): Promise<Connection> {
     const { network, timers } = this.#environment;
     const { signal } = this.#deadline;
-    const addresses = await this.#resolve();
+    const found = await this.#resolve();
+    // Who answered before goes first.
+    const { hostname: before } = this.#options.keeper?.address ?? { hostname: "" };
+    const addresses = found.toSorted((a, b) =>
+      Number(b.hostname === before) - Number(a.hostname === before)
+    );
     try {
       const secure = this.#server.transport === "tls";
       return await connectFirst(network, addresses, timers, signal, secure);
@@ -402,6 +437,7 @@ class Association {
         : "unreachable",
       address: this.#address,
       final: error instanceof RejectedReply && error.isFinal,
+      ...error instanceof RejectedReply ? error.silence : {},
       error: `${name} ${this.#what(error)}`,
     };
   }

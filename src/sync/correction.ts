@@ -25,6 +25,9 @@ export const PANIC_THRESHOLD = 1000;
 /** Seconds beyond which the clock is stepped (RFC 5905, section 11.3). */
 export const STEP_THRESHOLD = 0.128;
 
+/** Nanoseconds that the system can slew at least: what is less rounds to nothing. */
+const LEAST_SLEW = 500n;
+
 /** Decides what to do with the system clock. */
 export function decide(
   fix: Fix,
@@ -34,6 +37,7 @@ export function decide(
   const { synchronised, offset, errorBound } = fix;
   if (!synchronised || Math.abs(offset!) <= errorBound!) return "none";
   if (Math.abs(offset!) > PANIC_THRESHOLD && !isFirst) return "refused";
+  if (Math.abs(offset!) * 1e9 < Number(LEAST_SLEW)) return "none";
   return Math.abs(offset!) > threshold ? "step" : "slew";
 }
 
@@ -41,16 +45,19 @@ export function decide(
 export class Corrector {
   readonly #setter: ClockSetter;
   readonly #threshold: number;
+  /** Has the clock never been right before, as far as is known? */
   #isFirst = true;
+  #isSlewing = false;
 
   /**
    * @param threshold Seconds beyond which the clock is stepped.
    * @throws {RangeError} if it is no such number.
    */
   constructor(setter: ClockSetter, threshold: number = STEP_THRESHOLD) {
-    if (!(threshold >= 0 && threshold < 1e6)) {
+    if (!(threshold >= 0 && threshold <= PANIC_THRESHOLD)) {
       throw new RangeError(
-        `cannot set the clock: threshold must be seconds, 0 or more: current value is ${threshold}`,
+        `cannot set the clock: threshold must be from 0 to ${PANIC_THRESHOLD} seconds: ` +
+          `current value is ${threshold}`,
       );
     }
     this.#setter = setter;
@@ -66,8 +73,13 @@ export class Corrector {
     const action = decide(fix, this.#threshold, this.#isFirst);
     const offset = fix.offset ?? 0;
     if (action === "step") this.#setter.step(nanoseconds(offset));
+    // What is under way would go on for minutes.
+    const stops = this.#isSlewing && action !== "slew" && fix.synchronised;
     if (action === "slew") this.#setter.slew(nanoseconds(offset));
-    if (fix.synchronised && action !== "refused") this.#isFirst = false;
+    else if (stops) this.#setter.slew(0n);
+    if (action === "slew" || stops) this.#isSlewing = action === "slew";
+    const isNear = fix.synchronised && Math.abs(offset) + fix.errorBound! <= PANIC_THRESHOLD;
+    if (action === "step" || isNear) this.#isFirst = false;
     return { action, offset };
   }
 }

@@ -14,7 +14,9 @@ import {
   type Keeper,
   measure,
   type Measurement,
+  SPACING,
 } from "./association.ts";
+import { nanoseconds } from "../ntp/timestamp.ts";
 import { combine, type Fix, type Poll } from "./fix.ts";
 
 /** How to take a fix. */
@@ -82,6 +84,8 @@ export class Poller {
   readonly #timeout: number;
   readonly #options: SyncOptions;
   readonly #keepers: readonly Keeper[] | null;
+  /** Servers that want to be left alone, what they said, and until when: monotonic. */
+  readonly #silent = new Map<number, { readonly failure: Failure; readonly until: bigint }>();
 
   /**
    * @param keeps Does it keep the connections, for the next time? Default: no.
@@ -116,7 +120,7 @@ export class Poller {
       nonce: options.nonce ?? (() => crypto.getRandomValues(new BigUint64Array(1))[0]!),
     };
     this.signal = options.signal ?? new AbortController().signal;
-    this.#keepers = keeps ? counts.map(() => ({ connection: null })) : null;
+    this.#keepers = keeps ? counts.map(() => ({ connection: null, address: null })) : null;
   }
 
   /**
@@ -128,6 +132,9 @@ export class Poller {
     const { servers, signal, environment: { clock } } = this;
     const done = servers.map(() => 0);
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      if (attempt > 0 && servers.some(({ transport }) => transport === "ntp")) {
+        await wait(this.environment.timers, SPACING, signal);
+      }
       const outcomes = await this.#ask([...servers.keys()], done);
       // Who had to wait for others is asked again: an old bound says little about now.
       // Servers of NTP are not: that would take seconds, and be a burden to them.
@@ -158,7 +165,10 @@ export class Poller {
   #ask(which: readonly number[], done: number[]): Promise<(Measurement | Failure)[]> {
     const { family, ca, onProgress } = this.#options;
     const all = this.#counts.reduce((a, b) => a + b);
-    return Promise.all(which.map((i) => {
+    const { clock } = this.environment;
+    return Promise.all(which.map(async (i) => {
+      const silent = this.#silent.get(i);
+      if (silent !== undefined && clock.monotonic() < silent.until) return silent.failure;
       const onSample = (count: number) => {
         done[i] = count;
         onProgress?.(done.reduce((a, b) => a + b), all);
@@ -172,7 +182,14 @@ export class Poller {
         keeper: this.#keepers?.[i],
         onSample,
       };
-      return measure(this.servers[i]!, how, this.environment);
+      const outcome = await measure(this.servers[i]!, how, this.environment);
+      if (
+        outcome.status !== "measured" && outcome.silence !== undefined && this.#keepers !== null
+      ) {
+        const until = clock.monotonic() + nanoseconds(outcome.silence);
+        this.#silent.set(i, { failure: outcome, until });
+      }
+      return outcome;
     }));
   }
 }
@@ -186,6 +203,19 @@ function disturbedBy({ name }: ServerAddress): Failure {
     error: `${name} could not be measured: the local clock was set, or the machine suspended, ` +
       `during each of ${ATTEMPTS} attempts; stop what sets it, or try again`,
   };
+}
+
+/** Sleeps. @throws The signal's reason, if it is aborted. */
+export async function wait(timers: Timers, seconds: number, signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const done = () => resolve();
+  const cancel = timers.after(seconds, done);
+  signal.addEventListener("abort", done);
+  if (signal.aborted) resolve();
+  await promise;
+  cancel();
+  signal.removeEventListener("abort", done);
+  signal.throwIfAborted();
 }
 
 function isOlder(outcome: Measurement | Failure, moment: bigint): boolean {

@@ -7,9 +7,10 @@
 
 import { SyncedClock } from "../clock/synced_clock.ts";
 import { Discipline, type News } from "../estimate/discipline.ts";
-import { nanoseconds } from "../ntp/timestamp.ts";
+import type { Bounds } from "../estimate/envelope.ts";
+import type { Correction, Corrector } from "./correction.ts";
 import type { Fix } from "./fix.ts";
-import { Poller, type SyncOptions } from "./sync.ts";
+import { Poller, type SyncOptions, wait } from "./sync.ts";
 
 /** How to keep time. */
 export interface WatchOptions extends SyncOptions {
@@ -18,6 +19,8 @@ export interface WatchOptions extends SyncOptions {
    * among them, which must not be asked more often.
    */
   interval?: number | undefined;
+  /** Corrects the system clock after each poll. Default: it is left alone. */
+  corrector?: Corrector | undefined;
 }
 
 /** Is it kept? In holdover no server has answered the last time, and the clock goes on alone. */
@@ -30,20 +33,26 @@ export interface Update {
   readonly state: State;
   /**
    * What is new: the poll agrees with what was known; or the frequency is not what it was; or the
-   * servers' clock was stepped; or the local clock was set, or the machine slept; or there is no fix.
+   * servers' clock was set, or slewed by more than `WANDER`; or the local clock was set, or the
+   * machine slept; or there is no fix; or too few servers answer to contradict what was known.
    */
-  readonly news: News | "disturbed" | "lost";
+  readonly news: News | "disturbed" | "lost" | "contradicted";
   /** The servers' clock against the local oscillator, as a fraction; `null` if it is not known. */
   readonly frequency: number | null;
   /** It is within this of that. */
   readonly frequencyBound: number | null;
   /** Seconds until the next poll. */
   readonly interval: number;
+  /** What was done with the system clock; `null` if nothing was to be. */
+  readonly correction: Correction | null;
 }
 
 /** Seconds between two polls. */
 const LEAST = 1;
 const MOST = 64;
+
+/** The least with a server of NTP (RFC 5905, section 7.2: MINPOLL). */
+const LEAST_NTP = 16;
 
 /**
  * A poll is due when the time since the frequency was last known to change has grown by this
@@ -66,6 +75,15 @@ export class Watch {
   #since = 0n;
   /** Polls without a fix since the last one. */
   #failures = 0;
+  /** The only server's address at the last fix. */
+  #address: string | null = null;
+  /** Was the clock set, or did the machine sleep, since the last poll? */
+  #disturbed = false;
+  /** Seconds that pass between two polls whatever happens. */
+  readonly #courtesy: number;
+  readonly #corrector: Corrector | null;
+  #wake = () => {};
+  #cancelLook = () => {};
 
   /**
    * @throws {RangeError | SyntaxError} if the options make no sense.
@@ -80,18 +98,34 @@ export class Watch {
       );
     }
     this.#poller = new Poller(options, true);
+    this.#corrector = options.corrector ?? null;
     this.clock = new SyncedClock(this.#poller.environment.clock);
     const isNtp = this.#poller.servers.some(({ transport }) => transport === "ntp");
+    if (isNtp && interval !== undefined && interval < LEAST_NTP) {
+      throw new RangeError(
+        `cannot watch: a server of NTP must not be asked more often than once in ${LEAST_NTP} s: ` +
+          `current value of interval is ${interval}`,
+      );
+    }
+    this.#courtesy = isNtp ? LEAST_NTP : 0;
     this.#least = interval ?? (isNtp ? MOST : LEAST);
     this.#most = interval ?? MOST;
   }
 
-  /** Polls, until the options' signal is aborted or nobody wants to hear of it. */
+  /**
+   * Polls, until the options' signal is aborted or nobody wants to hear of it.
+   *
+   * @throws {Error} a sentence, if the system clock is to be corrected and cannot be.
+   */
   async *[Symbol.asyncIterator](): AsyncGenerator<Update, void, undefined> {
     const { signal } = this.#poller;
+    this.#discipline.clear();
+    this.clock.rebase();
+    this.#look();
     try {
       for (;;) {
         const { fix, bounds } = await this.#poller.poll();
+        this.#check();
         const update = this.#take(fix, bounds);
         yield update;
         await this.#pause(update.interval);
@@ -99,23 +133,41 @@ export class Watch {
     } catch (error) {
       if (!signal.aborted) throw error;
     } finally {
+      this.#cancelLook();
       this.#poller.close();
       this.clock.set(null);
     }
   }
 
-  #take(fix: Fix, bounds: Parameters<Discipline["poll"]>[0] | null): Update {
-    const disturbed = !this.clock.check();
-    if (disturbed) this.#discipline.clear();
+  /** Once a second, whatever whoever listens to the polls does meanwhile. */
+  #look(): void {
+    this.#check();
+    this.#cancelLook = this.#poller.environment.timers.after(LOOK, () => this.#look());
+  }
+
+  /** Was the local clock set, or did the machine sleep? What was known is not true any more then. */
+  #check(): void {
+    if (this.clock.check()) return;
+    this.#discipline.clear();
+    this.#poller.close(); // What it is connected with may have gone meanwhile.
+    this.#disturbed = true;
+    this.#failures = 0;
+    this.#wake();
+  }
+
+  #take(fix: Fix, proved: Bounds | null): Update {
+    const bounds = proved !== null && this.#isCredible(fix, proved) ? proved : null;
     let news: Update["news"] = "lost";
     if (bounds !== null) {
+      this.#settle(fix);
       news = this.#discipline.poll(bounds);
       this.clock.set(this.#discipline.estimate);
       if (news !== "agrees") this.#since = bounds.at;
-      if (disturbed || this.#disturbed) news = "disturbed";
-      this.#disturbed = false;
       this.#failures = 0;
     } else this.#failures++;
+    if (this.#disturbed) news = "disturbed";
+    this.#disturbed = false;
+    const correction = bounds === null ? null : this.#correct(fix);
     const { estimate } = this.#discipline;
     const state = estimate === null
       ? "synchronising"
@@ -125,44 +177,59 @@ export class Watch {
     return {
       fix,
       state,
-      news,
+      news: bounds === null && proved !== null ? "contradicted" : news,
       frequency: estimate?.frequency ?? null,
       frequencyBound: estimate?.frequencyBound ?? null,
       interval: this.#interval(bounds?.at ?? null),
+      correction,
     };
   }
 
-  /** Was the clock set, or did the machine sleep, since the last poll? */
-  #disturbed = false;
+  /** Somebody sets the system clock, and it is not a surprise. */
+  #correct(fix: Fix): Correction | null {
+    const correction = this.#corrector?.correct(fix) ?? null;
+    if (correction?.action === "step") this.clock.rebase();
+    return correction;
+  }
+
+  /**
+   * What contradicts all that was known is believed only if most of the servers asked say so, not
+   * most of those that happened to answer.
+   */
+  #isCredible({ servers }: Fix, bounds: Bounds): boolean {
+    if (!this.#discipline.contradicts(bounds)) return true;
+    const truechimers = servers.filter(({ status }) => status === "truechimer");
+    return 2 * truechimers.length > servers.length;
+  }
+
+  /** Another address of the only server may be another machine, with another clock. */
+  #settle({ servers }: Fix): void {
+    const [only, ...others] = servers;
+    if (others.length > 0) return;
+    if (this.#address !== null && this.#address !== only!.address) this.#discipline.clear();
+    this.#address = only!.address;
+  }
 
   #interval(at: bigint | null): number {
     const wanted = at === null
-      ? LEAST * 2 ** Math.min(this.#failures - 1, 20)
+      ? LEAST * 2 ** Math.min(Math.max(this.#failures - 1, 0), 20)
       : Number(at - this.#since) / 1e9 * GROWTH;
     return Math.min(Math.max(wanted, this.#least), this.#most);
   }
 
-  /** Waits, unless something happens to the local clock. */
+  /** Waits, unless something happens to the local clock; never less than {@linkcode Watch.#courtesy}. */
   async #pause(seconds: number): Promise<void> {
-    const { signal, environment: { clock, timers } } = this.#poller;
-    const due = clock.monotonic() + nanoseconds(seconds);
-    for (;;) {
-      const left = Number(due - clock.monotonic()) / 1e9;
-      if (left <= 0) return;
-      await new Promise<void>((resolve) => {
-        const done = () => {
-          cancel();
-          signal.removeEventListener("abort", done);
-          resolve();
-        };
-        const cancel = timers.after(Math.min(left, LOOK), done);
-        signal.addEventListener("abort", done);
-      });
-      signal.throwIfAborted();
-      if (this.clock.check()) continue;
-      this.#discipline.clear();
-      this.#disturbed = true;
-      return;
+    const { signal, environment: { timers } } = this.#poller;
+    await wait(timers, Math.min(seconds, this.#courtesy), signal);
+    if (this.#disturbed || seconds <= this.#courtesy) return;
+    const woken = new AbortController();
+    this.#wake = () => woken.abort();
+    try {
+      await wait(timers, seconds - this.#courtesy, AbortSignal.any([signal, woken.signal]));
+    } catch (error) {
+      if (!this.#disturbed) throw error;
+    } finally {
+      this.#wake = () => {};
     }
   }
 }

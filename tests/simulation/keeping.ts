@@ -89,8 +89,8 @@ export const ROWS: readonly Row[] = [
     news: [{ what: "lost", at: HOUR }],
     within: 100,
     // 1e-9 of random walk of the frequency adds up, and so does what was not known of it.
-    worst: 300e-6,
-    rms: 150e-6,
+    worst: 1e-3,
+    rms: 0.5e-3,
   },
   {
     name: "suspended for ten minutes",

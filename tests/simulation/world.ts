@@ -164,6 +164,8 @@ export class SimulatedClock implements Clock {
   /** Nanoseconds that the oscillator has counted since the beginning, at `#counted`. */
   #count = 0;
   #counted: Moment = 0;
+  /** When the frequency changes next. */
+  #walk: Moment = S;
   #frequency: number;
   /** What has been added to the system clock beside the oscillator's count: steps and slews. */
   #added = 0;
@@ -244,9 +246,11 @@ export class SimulatedClock implements Clock {
 
   #advance(): number {
     const { now } = this.#world;
-    while (this.#wander > 0 && now - this.#counted > S) {
-      this.#tick(this.#counted + S);
+    // Each second, however often it is read.
+    while (this.#wander > 0 && now >= this.#walk) {
+      this.#tick(this.#walk);
       this.#frequency += this.#wander * this.#random.normal();
+      this.#walk += S;
     }
     this.#tick(now);
     return this.#count;
