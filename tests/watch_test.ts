@@ -7,9 +7,10 @@
  * @module
  */
 
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { compare, SyncedClock, type SyncedTime } from "../src/clock/synced_clock.ts";
+import { carry, Discipline } from "../src/estimate/discipline.ts";
 import { serve } from "../src/mod.ts";
 import { type Update, Watch } from "../src/sync/watch.ts";
 import { faults, keep, type Kept, ROWS } from "./simulation/keeping.ts";
@@ -234,6 +235,34 @@ function handClock() {
   };
   return clock;
 }
+
+Deno.test("Discipline carries bounds on by what the frequency is and can be, and keeps what was better", () => {
+  const second = 1_000_000_000n;
+  const discipline = new Discipline();
+  const poll = (seconds: bigint, offset: bigint, bound: bigint) =>
+    discipline.poll({ at: seconds * second, lower: offset - bound, upper: offset + bound });
+  assertEquals(poll(0n, 0n, 10_000n), "first");
+  assertEquals(poll(10n, 100_000n, 10_000n), "agrees");
+  const { frequency, frequencyBound } = discipline.estimate!;
+  assertAlmostEquals(frequency, 10e-6, 1e-12);
+  assertAlmostEquals(frequencyBound, 2e-6, 1e-12);
+  const carried = carry(discipline.estimate!, 20n * second);
+  // 2 ppm that are not known and 15 ppm that can come, for 10 s, each way.
+  const near = (value: bigint, expected: bigint) =>
+    assert(value - expected <= 2n && expected - value <= 2n, `${value}, not ${expected}`);
+  near(carried.offset, 200_000n);
+  near(carried.lower, 20_000n);
+  near(carried.upper, 380_000n);
+  // A poll that says less takes nothing back.
+  assertEquals(poll(20n, 200_000n, 1_000_000n), "agrees");
+  const { lower, upper } = discipline.estimate!;
+  near(lower, 20_000n);
+  near(upper, 380_000n);
+  const outside = { at: 21n * second, lower: 500_000n, upper: 600_000n };
+  assertEquals(discipline.contradicts(outside), true);
+  assertEquals(discipline.poll(outside), "step");
+  assertEquals([discipline.estimate!.lower, discipline.estimate!.upper], [500_000n, 600_000n]);
+});
 
 const estimate = {
   at: 5_000_000_000n,

@@ -233,11 +233,15 @@ export function describeCorrection({ action, offset }: Correction): string {
   }
 }
 
-/** Says so if a fix does not meet `--max-offset`. */
-export function tooLarge(fix: Fix, maxOffset: number | undefined): string | null {
-  if (maxOffset === undefined || !fix.synchronised) return null;
-  const worst = Math.abs(fix.offset!) + fix.errorBound!;
-  if (worst <= maxOffset) return null;
+/** Seconds that the system clock can be off after a fix, and after what was done about it. */
+export function worstOfFix(fix: Fix, correction: Correction | null): number | null {
+  if (!fix.synchronised) return null;
+  return (correction?.action === "step" ? 0 : Math.abs(fix.offset!)) + fix.errorBound!;
+}
+
+/** Says so if the system clock can be off by more than `--max-offset` allows. */
+export function tooLarge(worst: number | null, maxOffset: number | undefined): string | null {
+  if (maxOffset === undefined || worst === null || worst <= maxOffset) return null;
   return `tsync: the local clock may be off by ${formatDuration(worst)}, which is more than the ` +
     `${formatDuration(maxOffset)} allowed by --max-offset`;
 }

@@ -19,7 +19,14 @@ import { trustOnly } from "../net/tls.ts";
 import { EXIT, type SyncArguments, UsageError } from "./args.ts";
 import { mayReadFiles, readFile } from "./files.ts";
 import { runWatch } from "./watch.ts";
-import { describeCorrection, describeFailure, describeFix, fixToJson, tooLarge } from "./report.ts";
+import {
+  describeCorrection,
+  describeFailure,
+  describeFix,
+  fixToJson,
+  tooLarge,
+  worstOfFix,
+} from "./report.ts";
 
 /** The clock that `--set` sets. */
 export interface Machine {
@@ -112,8 +119,7 @@ function show(
   setColorEnabled(Deno.stdout.isTerminal() && !Deno.noColor);
   if (!json && !quiet) console.log(describeFix(fix));
   if (correction !== null && !quiet) console.error(`tsync: ${describeCorrection(correction)}`);
-  const left = correction?.action === "step" ? { ...fix, offset: 0 } : fix;
-  const sentence = tooLarge(left, maxOffset);
+  const sentence = tooLarge(worstOfFix(fix, correction), maxOffset);
   if (sentence === null) return EXIT.ok;
   console.error(sentence);
   return EXIT.offsetTooLarge;

@@ -5,6 +5,7 @@
  */
 
 import { setColorEnabled } from "@std/fmt/colors";
+import { systemClock } from "../clock/system_clock.ts";
 import { type Corrector, type Update, Watch } from "../mod.ts";
 import { EXIT, type SyncArguments } from "./args.ts";
 import { panel } from "./panel.ts";
@@ -15,6 +16,7 @@ import {
   describeUpdate,
   tooLarge,
   updateToJson,
+  worstOfFix,
 } from "./report.ts";
 
 /** Keeps time until a signal comes, and shows it. @returns The exit status. */
@@ -55,7 +57,7 @@ export async function runWatch(
       if (screen === null && !update.fix.synchronised) {
         for (const sentence of describeFailure(update.fix)) console.error(`tsync: ${sentence}`);
       }
-      const sentence = tooLarge(update.fix, maxOffset);
+      const sentence = tooLarge(worstOf(update, watch), maxOffset);
       if (sentence === null) continue;
       screen?.end();
       console.error(sentence);
@@ -69,6 +71,16 @@ export async function runWatch(
   if (last !== null) return EXIT.ok;
   console.error("tsync: interrupted before a fix");
   return EXIT.interrupted;
+}
+
+/** Seconds that the system clock can be off, by the poll or, without one, by the kept clock; `null` if it is not known. */
+function worstOf({ fix, correction }: Update, watch: Watch): number | null {
+  if (fix.synchronised) return worstOfFix(fix, correction);
+  const kept = watch.clock.now(true);
+  if (kept === null) return null;
+  const local = systemClock().realtime();
+  const [early, late] = [local - kept.earliest, kept.latest - local];
+  return Number(early > late ? early : late) / 1e9;
 }
 
 /** Writes a line. @returns Is there still somebody who reads? */
