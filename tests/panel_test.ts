@@ -68,7 +68,7 @@ const lost: Update = {
 const state: PanelState = {
   update,
   note: null,
-  now: { time: fix.localTime, earliest: fix.localTime - 27_000n, latest: fix.localTime + 27_000n },
+  now: { time: fix.localTime, earliest: fix.localTime - 27_400n, latest: fix.localTime + 27_400n },
   left: 7.2,
   history: [0.001, 0.0012, 0.0011, -0.0002, 0.002],
 };
@@ -83,7 +83,7 @@ describe("panel()", () => {
     assertEquals(panel(state, 100).map((line) => timeless(line).trimEnd()), [
       "state        synchronised",
       "server       host  tcp 192.0.2.7:10085, stratum 2 (LOCL)",
-      "server time  TIME  ± 27.0 µs",
+      "server time  TIME  ± 28 µs",
       "offset       +1.28 ms ± 645 µs  the local clock is slow by 1.28 ms",
       "delay        41.2 ms",
       "frequency    +12.346 ppm ± 0.041 ppm",
@@ -125,7 +125,7 @@ describe("panel()", () => {
     assertEquals(lines.slice(0, 3), [
       "state        holdover",
       "server       host cannot be reached at 192.0.2.7:10085: connection refused",
-      "server time  TIME  ± 27.0 µs",
+      "server time  TIME  ± 28 µs",
     ]);
     assert(!lines.some((line) => line.startsWith("offset")));
   });

@@ -8,6 +8,7 @@ import { bold, dim, green, yellow } from "@std/fmt/colors";
 import type { State, SyncedTime, Update } from "../mod.ts";
 import {
   describeFailure,
+  formatBound,
   formatDuration,
   formatFrequency,
   formatInstant,
@@ -53,7 +54,7 @@ export function panel({ update, note, now, left, history }: PanelState, columns:
     const [early, late] = [now.time - now.earliest, now.latest - now.time];
     const bound = Number(early > late ? early : late) / 1e9;
     const instant = formatInstant(now.time);
-    rows.push(["server time", `${instant}  ± ${formatDuration(bound)}`, bold]);
+    rows.push(["server time", `${instant}  ${formatBound(bound)}`, bold]);
   }
   const fix = update?.fix;
   if (fix !== undefined && fix.offset !== null) {

@@ -36,6 +36,11 @@ export function formatDuration(seconds: number): string {
   return rounded(seconds, 3, Math.round);
 }
 
+/** `± 27 µs`: a bound, rounded up. */
+export function formatBound(seconds: number): string {
+  return `± ${rounded(seconds, 2, Math.ceil)}`;
+}
+
 /**
  * `+1.28 ms ± 645 µs`, `+37.499996 s ± 25 µs`: an offset with only the digits
  * that its bound leaves it. The bound has two digits or three and is rounded up, by
@@ -46,7 +51,7 @@ export function formatOffset(offset: number, bound: number): string {
   const decimals = decimalsFor(Math.max(bound, 1e-9), unit, 2);
   const shown = (offset / unit.size).toFixed(decimals);
   const lost = Math.abs(Number(shown) - offset / unit.size) * unit.size;
-  return `${signed(shown)} ${unit.name} ± ${rounded(bound + lost, 2, Math.ceil)}`;
+  return `${signed(shown)} ${unit.name} ${formatBound(bound + lost)}`;
 }
 
 /** A number's decimals, with a sign always, and nothing's is `+`. */

@@ -8,7 +8,6 @@
 
 import { setImmediate } from "node:timers";
 import { type Clock, type Tie, tie } from "../clock/clock.ts";
-import { PACKET_SIZE } from "../ntp/packet.ts";
 import { canonical, type SocketAddress } from "./address.ts";
 import { DatagramSocket } from "./libc/datagrams.ts";
 import type { Libc } from "./libc/socket.ts";
@@ -87,7 +86,7 @@ export class KernelPort implements DatagramPort {
 
   /** @throws {Error} if the address cannot be reached from here. */
   constructor(libc: Libc, server: SocketAddress, clock: Clock) {
-    this.#socket = new DatagramSocket(libc, server, PACKET_SIZE);
+    this.#socket = new DatagramSocket(libc, server);
     this.#clock = clock;
     this.#arrivals = new Arrivals(clock);
   }

@@ -6,7 +6,8 @@
  */
 
 import type { Clock } from "../clock/clock.ts";
-import { NoRoom, NOTHING, type StreamSockets } from "../net/libc/streams.ts";
+import { NOTHING } from "../net/libc/message.ts";
+import { NoRoom, type StreamSockets } from "../net/libc/streams.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
 import { nanoseconds, SECOND } from "../ntp/timestamp.ts";
 import { refuseRequest } from "../ntp/validation.ts";

@@ -72,6 +72,8 @@ export interface Measurement {
   readonly stamps: Stamper;
   /** How many replies were not believed, by reason. */
   readonly rejections: ReadonlyMap<ReplyRejection, number>;
+  /** Why there is no more of it. */
+  readonly failure: Failure | null;
 }
 
 /** Why there is nothing to say about a server. */
@@ -200,7 +202,11 @@ class Association {
   /** One burst; `null` if its exchanges contradict each other. */
   async run(): Promise<Measurement | Failure | null> {
     const failure = await this.#converseWithin(ATTEMPTS);
-    if (failure !== null && (this.#exchanges.length === 0 || failure.final)) return failure;
+    if (failure !== null && (this.#exchanges.length === 0 || failure.final)) {
+      // The next time the name is looked up again: its machine may have gone for good.
+      if (this.#options.keeper !== undefined) this.#options.keeper.address = null;
+      return failure;
+    }
     const { clock } = this.#environment;
     const precision = clock.precision + 2 ** Math.min(this.#packet!.precision, 32);
     const bounds = intersect(this.#exchanges, clock.monotonic(), precision);
@@ -214,6 +220,7 @@ class Association {
       start: this.#start,
       stamps: this.#stamped === this.#exchanges.length ? "kernel" : "user",
       rejections: this.#rejections,
+      failure,
     };
   }
 
@@ -274,11 +281,6 @@ class Association {
     }
   }
 
-  /** The next time its name is looked up again. */
-  #forgetAddress(): void {
-    if (this.#options.keeper !== undefined) this.#options.keeper.address = null;
-  }
-
   /** It is the keeper's no more: should it break, another is made. */
   #keptConnection(): Connection | null {
     const { keeper } = this.#options;
@@ -319,7 +321,6 @@ class Association {
         // Who is lost to may hear the next; who refuses is not asked again.
         candidates = error instanceof LostDatagram ? [...others, server] : others;
         if (candidates.length > 0) continue;
-        this.#forgetAddress();
         throw new NoConnection(this.#whyNot(error), { cause: error });
       }
       this.#answered = server;

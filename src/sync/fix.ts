@@ -119,6 +119,15 @@ export function combine(
   return { fix, bounds: selection === null ? null : monotonicBounds(selection.interval, end) };
 }
 
+/** The same, of which nothing is believed. */
+export function withoutFix(fix: Fix): Fix {
+  const servers = fix.servers.map((server): ServerReport =>
+    server.status === "truechimer" ? { ...server, status: "falseticker" } : server
+  );
+  const nothing = { offset: null, errorBound: null, delay: null, leap: null };
+  return { ...fix, ...nothing, synchronised: false, servers };
+}
+
 /** From the offset to the system clock to the one to the monotonic timeline. */
 function monotonicBounds({ lower, upper }: Interval, { monotonic, realtime }: Tie): Bounds {
   const between = realtime - monotonic;

@@ -183,11 +183,9 @@ export class Poller {
         onSample,
       };
       const outcome = await measure(this.servers[i]!, how, this.environment);
-      if (
-        outcome.status !== "measured" && outcome.silence !== undefined && this.#keepers !== null
-      ) {
-        const until = clock.monotonic() + nanoseconds(outcome.silence);
-        this.#silent.set(i, { failure: outcome, until });
+      const failure = outcome.status === "measured" ? outcome.failure : outcome;
+      if (failure?.silence !== undefined && this.#keepers !== null) {
+        this.#silent.set(i, { failure, until: clock.monotonic() + nanoseconds(failure.silence) });
       }
       return outcome;
     }));

@@ -9,7 +9,7 @@ import { SyncedClock } from "../clock/synced_clock.ts";
 import { Discipline, type News } from "../estimate/discipline.ts";
 import type { Bounds } from "../estimate/envelope.ts";
 import type { Correction, Corrector } from "./correction.ts";
-import type { Fix } from "./fix.ts";
+import { type Fix, withoutFix } from "./fix.ts";
 import { Poller, type SyncOptions, wait } from "./sync.ts";
 
 /** How to keep time. */
@@ -28,7 +28,7 @@ export type State = "synchronising" | "synchronised" | "holdover";
 
 /** What a poll has brought. */
 export interface Update {
-  /** The poll itself. */
+  /** The poll itself; without figures if it is not believed. */
   readonly fix: Fix;
   readonly state: State;
   /**
@@ -155,8 +155,10 @@ export class Watch {
     this.#wake();
   }
 
-  #take(fix: Fix, proved: Bounds | null): Update {
-    const bounds = proved !== null && this.#isCredible(fix, proved) ? proved : null;
+  #take(polled: Fix, proved: Bounds | null): Update {
+    const isCredible = proved === null || this.#isCredible(polled, proved);
+    const bounds = isCredible ? proved : null;
+    const fix = isCredible ? polled : withoutFix(polled);
     let news: Update["news"] = "lost";
     if (bounds !== null) {
       this.#settle(fix);
@@ -177,7 +179,7 @@ export class Watch {
     return {
       fix,
       state,
-      news: bounds === null && proved !== null ? "contradicted" : news,
+      news: isCredible ? news : "contradicted",
       frequency: estimate?.frequency ?? null,
       frequencyBound: estimate?.frequencyBound ?? null,
       interval: this.#interval(bounds?.at ?? null),

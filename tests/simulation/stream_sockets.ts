@@ -6,7 +6,8 @@
  */
 
 import type { Clock, Timers } from "../../src/clock/clock.ts";
-import { type Accepted, NoRoom, NOTHING, type StreamSockets } from "../../src/net/libc/streams.ts";
+import { NOTHING } from "../../src/net/libc/message.ts";
+import { type Accepted, NoRoom, type StreamSockets } from "../../src/net/libc/streams.ts";
 import type { Connection, Listener } from "../../src/net/transport.ts";
 import { Admission, type Limits } from "../../src/serve/admission.ts";
 import { Figures, type Refusal } from "../../src/serve/figures.ts";

@@ -6,8 +6,19 @@
  */
 
 import type { SocketAddress } from "../address.ts";
-import { align, Arena, arrivalTime, CONTROL, decodeAddress, layOut, NAME } from "./message.ts";
-import { check, encodeAddress, errno, type Libc, openSocket, socketError } from "./socket.ts";
+import {
+  align,
+  Arena,
+  arrivalTime,
+  CONTROL,
+  decodeAddress,
+  layOut,
+  NAME,
+  NOTHING,
+  Receiver,
+  sendNow,
+} from "./message.ts";
+import { encodeAddress, errno, type Libc, openSocket, socketError } from "./socket.ts";
 import * as c from "./structures.ts";
 
 /** Never waits, and says how long each really is. */
@@ -170,14 +181,10 @@ export class DatagramBatch {
 export class DatagramSocket {
   readonly #libc: Libc;
   readonly #fd: number;
-  readonly #arena: Arena;
-  readonly #header: number;
-  readonly #control: number;
-  readonly #message: Uint8Array;
-  readonly #headerBytes: Uint8Array<ArrayBuffer>;
+  readonly #receiver: Receiver;
 
   /** @throws {Error} if the address cannot be reached from here. */
-  constructor(libc: Libc, address: SocketAddress, size: number) {
+  constructor(libc: Libc, address: SocketAddress) {
     this.#libc = libc;
     const name = encodeAddress(libc, address);
     this.#fd = openSocket(libc, address, c.SOCK_DGRAM);
@@ -186,17 +193,12 @@ export class DatagramSocket {
       this.close();
       throw error;
     }
-    const arena = this.#arena = new Arena(libc, 4096);
-    this.#header = arena.take(c.msghdr.size);
-    this.#control = arena.take(CONTROL);
-    const buffer = arena.take(size);
-    layOut(arena, this.#header, null, buffer, size, this.#control);
-    this.#message = arena.slice(buffer, size);
-    this.#headerBytes = arena.slice(this.#header, c.msghdr.size);
+    this.#receiver = new Receiver(libc);
   }
 
   send(bytes: Uint8Array<ArrayBuffer>): void {
-    check(this.#libc, this.#libc.send(this.#fd, bytes, BigInt(bytes.length), 0));
+    const count = sendNow(this.#libc, this.#fd, bytes);
+    if (count < 0 && count !== NOTHING) throw socketError(this.#libc, -count);
   }
 
   /**
@@ -207,18 +209,12 @@ export class DatagramSocket {
    * @throws {Deno.errors.ConnectionRefused} if the server's machine says that nobody listens.
    */
   receive(into: Uint8Array): { readonly length: number; readonly arrived: bigint } | null {
-    const { view } = this.#arena;
-    view.setUint32(this.#header + c.msghdr.msg_controllen, CONTROL, true);
-    const length = this.#libc.recvmsg(this.#fd, this.#headerBytes, RECEIVING);
-    if (length < 0) {
-      const number = errno(this.#libc);
-      if (number === c.EAGAIN || number === c.EINTR) return null;
-      throw socketError(this.#libc, number);
-    }
-    into.set(this.#message.subarray(0, Math.min(length, into.length)));
-    const end = this.#control +
-      view.getUint32(this.#header + c.msghdr.msg_controllen, true);
-    return { length, arrived: arrivalTime(view, this.#control, end) };
+    const { bytes } = this.#receiver;
+    const length = this.#receiver.receive(this.#fd, bytes.length, c.MSG_TRUNC);
+    if (length === NOTHING) return null;
+    if (length < 0) throw socketError(this.#libc, -length);
+    into.set(bytes.subarray(0, Math.min(length, into.length)));
+    return { length, arrived: this.#receiver.arrived() };
   }
 
   close(): void {

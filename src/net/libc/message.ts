@@ -5,8 +5,9 @@
  * @module
  */
 
+import { PACKET_SIZE } from "../../ntp/packet.ts";
 import { SECOND } from "../../ntp/timestamp.ts";
-import type { Libc } from "./socket.ts";
+import { errno, type Libc } from "./socket.ts";
 import * as c from "./structures.ts";
 
 /** Finds the kernel's time of arrival among a message's control data. @returns Nanoseconds since the Unix epoch, or 0. */
@@ -101,4 +102,69 @@ function dotted(view: DataView, at: number): string {
   return `${view.getUint8(at)}.${view.getUint8(at + 1)}.${view.getUint8(at + 2)}.${
     view.getUint8(at + 3)
   }`;
+}
+
+/** There is nothing to be read, or no room to write: a result, as others are a number of bytes. */
+export const NOTHING: number = -c.EAGAIN;
+
+/** The error of a call that failed, as a result: {@linkcode NOTHING}, or less than 0 too. */
+function failure(libc: Libc): number {
+  const number = errno(libc);
+  return number === c.EINTR ? NOTHING : -number;
+}
+
+const SENDING = c.MSG_DONTWAIT | c.MSG_NOSIGNAL;
+
+/** Made once: it is not to be made between a timestamp and the wire. */
+const WHOLE = BigInt(PACKET_SIZE);
+
+/** Sends what there is room for, never waiting. @returns How many bytes; {@linkcode NOTHING}, or less than 0 if it is broken. */
+export function sendNow(libc: Libc, fd: number, bytes: Uint8Array<ArrayBuffer>): number {
+  const size = bytes.length === PACKET_SIZE ? WHOLE : BigInt(bytes.length);
+  const count = libc.send(fd, bytes, size, SENDING);
+  return count >= 0 ? count : failure(libc);
+}
+
+/** One message at a time, from any socket: its bytes, and when they came. */
+export class Receiver {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly #libc: Libc;
+  readonly #view: DataView;
+  readonly #header: Uint8Array<ArrayBuffer>;
+  readonly #controlLength: number;
+  readonly #length: number;
+  readonly #control: number;
+
+  constructor(libc: Libc) {
+    this.#libc = libc;
+    const size = PACKET_SIZE;
+    const arena = new Arena(libc, c.msghdr.size + c.iovec.size + align(size) + CONTROL);
+    const header = arena.take(c.msghdr.size);
+    const bytes = arena.take(size);
+    this.#control = arena.take(CONTROL);
+    const vector = layOut(arena, header, null, bytes, size, this.#control);
+    this.bytes = arena.slice(bytes, size);
+    this.#view = arena.view;
+    this.#header = arena.slice(header, c.msghdr.size);
+    this.#controlLength = header + c.msghdr.msg_controllen;
+    this.#length = vector + c.iovec.iov_len;
+  }
+
+  /**
+   * Never waits.
+   *
+   * @returns How many bytes came, 0 at the end; {@linkcode NOTHING}, or less than 0 if it is broken.
+   */
+  receive(fd: number, most: number, flags = 0): number {
+    this.#view.setUint32(this.#length, most, true);
+    this.#view.setUint32(this.#controlLength, CONTROL, true);
+    const count = this.#libc.recvmsg(fd, this.#header, c.MSG_DONTWAIT | flags);
+    return count >= 0 ? count : failure(this.#libc);
+  }
+
+  /** When the last of them came: nanoseconds since the Unix epoch; 0 if the kernel does not say. */
+  arrived(): bigint {
+    const length = this.#view.getUint32(this.#controlLength, true);
+    return arrivalTime(this.#view, this.#control, this.#control + length);
+  }
 }
