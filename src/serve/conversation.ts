@@ -11,7 +11,7 @@ import { refuseRequest } from "../ntp/validation.ts";
 import type { Admission, Client } from "./admission.ts";
 import { answerMessage } from "./answer.ts";
 import type { Turns } from "./fairness.ts";
-import type { Refusal } from "./figures.ts";
+import type { Figures, Refusal } from "./figures.ts";
 import { stampTransmit } from "./respond.ts";
 import { Watched } from "./stillness.ts";
 
@@ -24,7 +24,7 @@ export interface Context {
   announced: Uint8Array;
   /** Is no request to be read any more? */
   stopping: boolean;
-  readonly counters: { replies: number };
+  readonly figures: Figures;
   /**
    * Told once of each conversation that it is over.
    *
@@ -76,7 +76,7 @@ export class Conversation extends Watched {
 
   /** A request has come, or there will be none. */
   readonly #onRequest = (whole: boolean): void => {
-    const { admission, turns, announced, realtime, counters } = this.#context;
+    const { admission, turns, announced, realtime, figures } = this.#context;
     const reader = this.#reader;
     const writer = this.#writer;
     if (!whole || writer.error !== undefined) {
@@ -105,10 +105,11 @@ export class Conversation extends Watched {
     // The next read is under way before this reply leaves: after T3 nothing is left to do.
     const turn = turns.take();
     const reading = turn === null ? this.#read() : turn.then(() => this.#read());
-    stampTransmit(this.#reply, realtime());
+    const transmitted = realtime();
+    stampTransmit(this.#reply, transmitted);
     writer.write();
     this.replies++;
-    counters.replies++;
+    figures.reply("tcp", transmitted - arrived);
     reading.then(this.#onRequest);
   };
 

@@ -25,7 +25,7 @@ import type { DatagramListener } from "../net/udp.ts";
 import { Admission, type Client, type Limits } from "./admission.ts";
 import { type Context, Conversation } from "./conversation.ts";
 import { Turns } from "./fairness.ts";
-import { type Carrier, type Refusal, REFUSALS } from "./figures.ts";
+import { type Carrier, Figures, type Refusal, REFUSALS, sum } from "./figures.ts";
 import { type Bound, listen } from "./listen.ts";
 import { announcement } from "./respond.ts";
 import { EventLoopService, type Service, WorkerService } from "./service.ts";
@@ -209,14 +209,9 @@ function isLost(error: unknown): boolean {
 
 class NtpServer implements Server {
   readonly addresses: readonly SocketAddress[];
-  readonly counters: Counters = {
-    connections: 0,
-    replies: 0,
-    refusals: Object.fromEntries(REFUSALS.map((refusal) => [refusal, 0])) as Record<
-      Refusal,
-      number
-    >,
-  };
+  /** What this thread counts, and what all do. */
+  readonly #figures = new Figures();
+  readonly #all: readonly Figures[];
   readonly #listeners: readonly Listener[];
   readonly #services: readonly Service[];
   readonly #clock: Clock;
@@ -244,6 +239,7 @@ class NtpServer implements Server {
     admission: Admission,
     options: ServeOptions,
   ) {
+    this.#all = [this.#figures, ...services.map(({ figures }) => figures)];
     this.#listeners = listeners;
     this.#services = services;
     this.addresses = bound.map(({ address }) => address);
@@ -255,7 +251,7 @@ class NtpServer implements Server {
       realtime: () => clock.realtime(),
       announced: new Uint8Array(),
       stopping: false,
-      counters: this.counters,
+      figures: this.#figures,
       onEnd: this.#onEnd,
     };
     this.#stratum = options.stratum;
@@ -280,6 +276,18 @@ class NtpServer implements Server {
     if (!udp.every((bound) => "fd" in bound)) {
       this.notify({ event: "timestamps", transport: "udp", timestamps: "user" });
     }
+  }
+
+  get counters(): Counters {
+    const { connections, tcp, udp } = sum(this.#all);
+    const refusals = REFUSALS.map((reason) =>
+      [reason, tcp.refusals[reason] + udp.refusals[reason]] as const
+    );
+    return {
+      connections,
+      replies: tcp.replies + udp.replies,
+      refusals: Object.fromEntries(refusals) as Record<Refusal, number>,
+    };
   }
 
   renew(certificate: Certificate): void {
@@ -337,6 +345,7 @@ class NtpServer implements Server {
     const now = this.#clock.realtime();
     const { precision } = this.#clock;
     const discipline = this.#clock.discipline();
+    this.#figures.beat();
     this.#context.announced = announcement(discipline, precision, now, this.#stratum);
     this.#context.admission.forget(now);
     for (const conversation of this.#conversations) conversation.checkTimeouts(this.#idleTimeout);
@@ -378,25 +387,24 @@ class NtpServer implements Server {
     const conversation = new Conversation(connection, client, this.#context);
     this.#conversations.add(conversation);
     this.#running++;
-    this.counters.connections++;
+    this.#figures.connect();
     conversation.start(secure);
   }
 
   readonly #onEnd = (conversation: Conversation, refusal: Refusal | null): void => {
     this.#conversations.delete(conversation);
     this.#context.admission.disconnect(conversation.client);
+    this.#figures.disconnect();
     if (refusal !== null && !this.#context.stopping) this.#refuse(refusal);
     this.#end();
   };
 
-  /** Counts what the services have counted. */
+  /** Tells of what the services have counted. */
   #count(): void {
     for (const { figures } of this.#services) {
-      const { carriers, connections, acceptError } = figures.grown();
-      this.counters.connections += connections;
-      for (const { carrier, replies, unstamped, refusals } of carriers) {
-        this.counters.replies += replies;
-        for (const [reason, count] of refusals) this.#refuse(reason, carrier, count);
+      const { carriers, acceptError } = figures.grown();
+      for (const { carrier, unstamped, refusals } of carriers) {
+        for (const [reason, count] of refusals) this.#note(carrier, reason, count);
         if (unstamped > 0) {
           this.notify({ event: "unstamped", transport: carrier, count: unstamped });
         }
@@ -411,10 +419,14 @@ class NtpServer implements Server {
     this.notify({ event: "accept-failed", error });
   }
 
-  /** Counts refusals; tells of them now, or of all of their kind with the next tick. */
-  #refuse(reason: Refusal, transport: Carrier = "tcp", count = 1): void {
-    this.counters.refusals[reason] += count;
-    const kind: Kind = `${transport} ${reason}`;
+  #refuse(reason: Refusal): void {
+    this.#figures.refuse("tcp", reason);
+    this.#note("tcp", reason, 1);
+  }
+
+  /** Tells of refusals: now, or of all of their kind with the next tick. */
+  #note(carrier: Carrier, reason: Refusal, count: number): void {
+    const kind: Kind = `${carrier} ${reason}`;
     this.#untold.set(kind, (this.#untold.get(kind) ?? 0) + count);
     this.#tell(kind);
   }

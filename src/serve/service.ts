@@ -119,6 +119,7 @@ export class EventLoopService implements Service {
 
   announce(announced: Uint8Array, now: bigint): void {
     this.#announced = announced;
+    this.figures.beat();
     this.#admission.forget(now);
     this.#running ??= this.#run(); // Before, it had nothing to say.
   }
@@ -148,12 +149,13 @@ export class EventLoopService implements Service {
           return reply;
         },
       );
-      if (refusal === null) this.figures.reply("udp");
-      else this.figures.refuse("udp", refusal);
+      if (refusal !== null) this.figures.refuse("udp", refusal);
       if (!answered) continue;
       const bytesToSend = reply.slice(); // It may wait while the next is made.
-      stampTransmit(bytesToSend, this.#clock.realtime());
+      const transmitted = this.#clock.realtime();
+      stampTransmit(bytesToSend, transmitted);
       this.#listener.send(bytesToSend, sender);
+      if (refusal === null) this.figures.reply("udp", transmitted - received);
     }
   }
 }

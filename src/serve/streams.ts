@@ -149,6 +149,7 @@ export class StreamServer {
   /** What is done once a second, so that no request has to. */
   #tick(now: bigint): void {
     this.#due = now + TICK;
+    this.#figures.beat();
     const clock = this.#clock;
     const realtime = clock.realtime();
     const { stratum, idleTimeout } = this.#options;
@@ -255,11 +256,12 @@ export class StreamServer {
       arrived,
       this.#reply,
     );
-    stampTransmit(this.#reply, this.#clock.realtime());
+    const transmitted = this.#clock.realtime();
+    stampTransmit(this.#reply, transmitted);
     const sent = sockets.send(stream.fd, this.#reply);
     if (stream.refusal === null) {
       stream.replied();
-      this.#figures.reply("tcp");
+      this.#figures.reply("tcp", transmitted - arrived);
     }
     if (sent < PACKET_SIZE) this.#keep(stream, this.#reply, sent);
     else if (stream.refusal !== null || this.#end !== null) this.#close(stream, stream.refusal);
@@ -284,6 +286,7 @@ export class StreamServer {
     this.#open--;
     this.#sockets.close(stream.fd);
     this.#admission.disconnect(stream.client!);
+    this.#figures.disconnect();
     stream.client = null;
     if (refusal !== null && this.#end === null) this.#figures.refuse("tcp", refusal);
   }

@@ -67,6 +67,7 @@ function answerBatch(
   figures: Figures,
 ): void {
   const count = batch.receive();
+  const answered: bigint[] = [];
   const now = clock.realtime();
   for (let i = 0; i < count; i++) {
     let arrived = batch.arrived(i);
@@ -83,13 +84,14 @@ function answerBatch(
       arrived,
       () => batch.reply(i),
     );
-    if (refusal === null) figures.reply("udp");
+    if (refusal === null) answered.push(arrived);
     else figures.refuse("udp", refusal);
   }
   if (batch.ready === 0) return;
   const transmit = clock.realtime();
   for (let i = 0; i < batch.ready; i++) stampTransmit(batch.replies[i]!, transmit);
   batch.send();
+  for (const arrived of answered) figures.reply("udp", transmit - arrived);
 }
 
 /** This thread: Deno's types know of the main one only. */

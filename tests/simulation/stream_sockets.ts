@@ -10,7 +10,7 @@ import { NOTHING } from "../../src/net/libc/message.ts";
 import { type Accepted, NoRoom, type StreamSockets } from "../../src/net/libc/streams.ts";
 import type { Connection, Listener } from "../../src/net/transport.ts";
 import { Admission, type Limits } from "../../src/serve/admission.ts";
-import { Figures, type Refusal } from "../../src/serve/figures.ts";
+import { Figures, type Refusal, sum } from "../../src/serve/figures.ts";
 import { StreamServer } from "../../src/serve/streams.ts";
 
 /** A message that is sent to a broken connection. */
@@ -154,7 +154,7 @@ function isReady({ arrived, state, writing, awaited }: Socket): boolean {
 /** A worker's part of a server, without the worker: what `serve()` would say of it. */
 export class StreamServing {
   readonly sockets = new ConnectionSockets();
-  readonly counters = { connections: 0, replies: 0 };
+  counters = { connections: 0, replies: 0 };
   /** Requests without a kernel's stamp: all. */
   unstamped = 0;
   readonly refusals: { event: "refused"; reason: Refusal; count: number }[] = [];
@@ -193,9 +193,9 @@ export class StreamServing {
 
   /** Takes what has been counted since. */
   count(): void {
-    const { connections, carriers: [tcp] } = this.#figures.grown();
-    this.counters.connections += connections;
-    this.counters.replies += tcp!.replies;
+    const { carriers: [tcp] } = this.#figures.grown();
+    const totals = sum([this.#figures]);
+    this.counters = { connections: totals.connections, replies: totals.tcp.replies };
     this.unstamped += tcp!.unstamped;
     for (const [reason, count] of tcp!.refusals) {
       this.refusals.push({ event: "refused", reason, count });
