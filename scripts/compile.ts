@@ -56,6 +56,7 @@ async function compile(target: string): Promise<boolean> {
       ...RUNTIME_FLAGS,
       `--target=${target}`,
       "--include=src/serve/worker.ts",
+      "--include=src/serve/status/worker.ts",
       `--output=${outputOf(target)}`,
       "main.ts",
     ],

@@ -145,6 +145,11 @@ export class ServeProcess implements AsyncDisposable {
     }
   }
 
+  /** The next address that it listens on, `http` or what else was asked for beside TCP. */
+  async nextAddress(): Promise<string> {
+    return String((await this.nextEvent())!.address);
+  }
+
   get port(): number {
     return Number(this.address.split(":").at(-1));
   }

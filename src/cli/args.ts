@@ -7,7 +7,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import config from "../../deno.json" with { type: "json" };
 import type { ServeOptions, WatchOptions } from "../mod.ts";
-import { DEFAULT_PORT, NTP_PORT } from "../net/address.ts";
+import { DEFAULT_PORT, NTP_PORT, parseListenAddress, type SocketAddress } from "../net/address.ts";
 import { parsePrefix } from "../serve/admission.ts";
 import { PANIC_THRESHOLD } from "../sync/correction.ts";
 
@@ -115,6 +115,11 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
       {
         name: "kernel-timestamps",
         help: "Linux: read TCP through libc, stamped by the kernel on arrival (not with TLS)",
+      },
+      {
+        name: "http",
+        value: "[ADDR:]PORT",
+        help: "serve a status page, /metrics and /healthz (default: off; ADDR: 127.0.0.1)",
       },
       { name: "log", value: "FORMAT", help: "log lines on stderr: json or text (default: text)" },
       HELP,
@@ -264,6 +269,7 @@ function parseServe(flags: Flags): Arguments {
       port: flags.integer("port", 0, 65535),
       udpPort: flags.integer("udp-port", 0, 65535) ?? (flags.isOn("udp") ? NTP_PORT : undefined),
       kernelTimestamps: flags.isOn("kernel-timestamps"),
+      http: flags.address("http"),
       stratum: flags.integer("stratum", 1, 15),
       maxClients: flags.integer("max-clients", 1, 1_000_000),
       maxClientsPerAddress: flags.integer("max-clients-per-address", 1, 1_000_000),
@@ -367,6 +373,17 @@ class Flags {
       name,
       `${zeroAllowed ? "0 or more" : "more than 0"} and less than 1000000 seconds`,
     );
+  }
+
+  /** An address with a port, or a port of the loopback address. */
+  address(name: string): SocketAddress | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    try {
+      return parseListenAddress(text);
+    } catch {
+      throw this.bad(name, "PORT, ADDR:PORT or [IPv6]:PORT, with a port from 0 to 65535");
+    }
   }
 
   prefixes(name: string): readonly string[] {

@@ -10,8 +10,9 @@ import { mayReadFiles, readFile } from "./files.ts";
 
 /** Serves until a signal comes. @returns The exit status. */
 export async function runServe({ log, options, tls }: ServeArguments): Promise<number> {
-  // From source, the thread that the kernel's timestamps take is read when it starts.
-  const hasThread = options.udpPort !== undefined || options.kernelTimestamps === true;
+  // From source, a thread's modules are read when it starts.
+  const hasThread = options.udpPort !== undefined || options.kernelTimestamps === true ||
+    options.http !== undefined;
   mayReadFiles(tls !== undefined || hasThread && !Deno.build.standalone);
   const certificate = (): Certificate | undefined =>
     tls && { cert: readFile("--tls-cert", tls.cert), key: readFile("--tls-key", tls.key) };
@@ -120,7 +121,9 @@ export function logLine(event: LogEvent): string {
         event.count === 1 ? "request was" : "requests were"
       } stamped by this program: the kernel had not`;
     case "worker-failed":
-      return `the thread that answers has failed: ${event.error}; starting another`;
+      return `the thread ${
+        event.thread === "status" ? "of the status page" : "that answers"
+      } has failed: ${event.error}; starting another`;
     case "accept-failed":
       return `cannot accept a connection: ${event.error}; trying again`;
     case "renewed":

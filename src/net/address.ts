@@ -67,6 +67,22 @@ export function parseServerAddress(name: string): ServerAddress {
   return { name, transport, hostname, port: parsePort(name, port) ?? DEFAULT_PORTS[transport] };
 }
 
+/**
+ * Reads where to listen: `port` (on 127.0.0.1), `address:port` or `[v6]:port`; 0 picks a port.
+ *
+ * @throws {SyntaxError} if it is none of these, or no such port.
+ */
+export function parseListenAddress(text: string): SocketAddress {
+  const parts = /^(?:([^:[\]\s]+):|\[([^\]]+)\]:)?(\d{1,5})$/.exec(text);
+  const [, plain, v6, port] = parts ?? [];
+  if (parts === null || Number(port) > 65535 || v6 !== undefined && !isIPv6(v6)) {
+    throw new SyntaxError(
+      `cannot listen on "${text}": expected a port, address:port or [IPv6]:port`,
+    );
+  }
+  return { hostname: plain ?? v6 ?? "127.0.0.1", port: Number(port) };
+}
+
 function parsePort(name: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   const port = /^\d{1,5}$/.test(text) ? Number(text) : 0;

@@ -44,6 +44,8 @@ export interface Connection extends Source, Sink {
    * @throws if it does not become one.
    */
   awaitTls?(): Promise<void>;
+  /** Says that nothing more will be written. */
+  closeWrite?(): Promise<void>;
   /**
    * Ends it; a read or write that is under way is rejected.
    *
@@ -266,6 +268,10 @@ class SystemConnection implements Connection {
     const writing = this.#stream.write(bytes);
     this.#busyPoll.start();
     return writing;
+  }
+
+  closeWrite(): Promise<void> {
+    return this.#stream.closeWrite();
   }
 
   /** Where it ends here. */

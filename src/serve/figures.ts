@@ -186,7 +186,9 @@ export class Figures {
       total.held += now[place + HELD]!;
       total.holds = total.holds.map((count, i) => count + now[place + HOLDS + i]!);
       total.unstamped += now[place + UNSTAMPED]!;
-      for (const reason of REFUSALS) total.refusals[reason] += now[place + REFUSED + INDEX[reason]]!;
+      for (const reason of REFUSALS) {
+        total.refusals[reason] += now[place + REFUSED + INDEX[reason]]!;
+      }
     }
     totals.connections += now[CONNECTIONS]!;
     totals.open += now[CONNECTIONS]! - now[ENDED]!;

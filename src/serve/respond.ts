@@ -45,7 +45,7 @@ export function announcement(
     leap: synchronised ? discipline!.leap : "none",
     version: VERSION,
     mode: MODE.server,
-    stratum: stratum ?? (synchronised ? SYNCHRONISED_STRATUM : LOCAL_STRATUM),
+    stratum: stratumOf(discipline, stratum),
     poll: 0,
     precision: Math.ceil(Math.log2(precision)),
     rootDelay: 0,
@@ -56,6 +56,11 @@ export function announcement(
     receive: 0n,
     transmit: 0n,
   });
+}
+
+/** The stratum to announce: the one that somebody wants, or else 2 or 10, by the kernel's state. */
+export function stratumOf(discipline: Discipline | null, wanted: number | undefined): number {
+  return wanted ?? (discipline?.synchronised ? SYNCHRONISED_STRATUM : LOCAL_STRATUM);
 }
 
 /**

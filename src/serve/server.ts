@@ -29,13 +29,14 @@ import { type Carrier, Figures, type Refusal, REFUSALS, sum } from "./figures.ts
 import { type Bound, listen } from "./listen.ts";
 import { announcement } from "./respond.ts";
 import { EventLoopService, type Service, WorkerService } from "./service.ts";
+import { StatusService } from "./status/status.ts";
 import { GRACE } from "./stillness.ts";
 
 /** Something that a log may tell. */
 export type ServerEvent =
   | {
     readonly event: "listening";
-    readonly transport: "tcp" | "tls" | "udp";
+    readonly transport: "tcp" | "tls" | "udp" | "http";
     readonly address: string;
   }
   /** `transport` is there if it was by datagram. */
@@ -56,8 +57,8 @@ export type ServerEvent =
   }
   /** The kernel did not say when some requests came: the program did. */
   | { readonly event: "unstamped"; readonly transport: Carrier; readonly count: number }
-  /** A thread has died, and another takes its place. */
-  | { readonly event: "worker-failed"; readonly error: string }
+  /** A thread has died, and another takes its place. `thread` is there if it is the status page's. */
+  | { readonly event: "worker-failed"; readonly thread?: "status"; readonly error: string }
   | { readonly event: "accept-failed"; readonly error: string }
   | { readonly event: "renewed" }
   | {
@@ -81,6 +82,11 @@ export interface ServeOptions extends Limits {
    * with TLS. Default: no.
    */
   kernelTimestamps?: boolean | undefined;
+  /**
+   * Where the status page, `/metrics` and `/healthz` are served over HTTP; port 0 picks one.
+   * Default: nowhere. It is a thread of its own, and costs some memory.
+   */
+  http?: SocketAddress | undefined;
   /** Stratum to announce, 1 to 15. Default: by the kernel's own state. */
   stratum?: number | undefined;
   /** Seconds after which a connection that has been silent is closed. Default 300. */
@@ -97,6 +103,8 @@ export interface ServeOptions extends Limits {
 export interface Server {
   /** Where: one for each socket. */
   readonly addresses: readonly SocketAddress[];
+  /** Where the status page is; none without {@linkcode ServeOptions.http}. */
+  readonly httpAddresses: readonly SocketAddress[];
   /** What happened so far. */
   readonly counters: Readonly<Counters>;
   /**
@@ -188,16 +196,36 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   const all = [...tcp, ...udp];
   const sockets = all.filter((bound) => "fd" in bound);
   const datagrams = udp.filter((bound) => "receive" in bound);
-  const onFailure = (error: string): void => server.notify({ event: "worker-failed", error });
+  const onFailure = (error: string): void => server.failed({ event: "worker-failed", error });
   const how = { stratum, idleTimeout };
   const services: Service[] = [
     ...sockets.length > 0 ? [new WorkerService(sockets, how, options, timers, onFailure)] : [],
     ...datagrams.map((listener) => new EventLoopService(listener, options, clock)),
   ];
   const listeners = tcp.filter((bound) => "accept" in bound);
-  const server = new NtpServer(all, listeners, services, clock, admission, options);
-  server.start(tcp, udp);
+  const stream = tls === undefined ? "tcp" : "tls";
+  const places = [...tcp.map(placeOf(stream)), ...udp.map(placeOf("udp"))];
+  const server = new NtpServer(places, listeners, services, clock, admission, options);
+  try {
+    if (options.http !== undefined) await server.show(options.http);
+  } catch (error) {
+    for (const bound of all) bound.close();
+    throw error;
+  }
+  server.start();
   return server;
+}
+
+/** A socket that the server answers on. */
+interface Place {
+  readonly transport: "tcp" | "tls" | "udp";
+  readonly address: SocketAddress;
+  /** Does the kernel say when requests come? */
+  readonly stamped: boolean;
+}
+
+function placeOf(transport: Place["transport"]): (bound: Bound) => Place {
+  return (bound) => ({ transport, address: bound.address, stamped: "fd" in bound });
 }
 
 /** Did a connection end before it was accepted? That is no trouble of the listener's. */
@@ -212,6 +240,7 @@ class NtpServer implements Server {
   /** What this thread counts, and what all do. */
   readonly #figures = new Figures();
   readonly #all: readonly Figures[];
+  readonly #places: readonly Place[];
   readonly #listeners: readonly Listener[];
   readonly #services: readonly Service[];
   readonly #clock: Clock;
@@ -219,6 +248,7 @@ class NtpServer implements Server {
   readonly #context: Context;
   readonly #stratum: number | undefined;
   readonly #idleTimeout: number;
+  readonly #limits: Limits;
   readonly #onEvent: (event: ServerEvent) => void;
   readonly #conversations = new Set<Conversation>();
   /** Accept loops and conversations that have not ended. */
@@ -227,12 +257,15 @@ class NtpServer implements Server {
   /** Refusals that no event has told of yet, and those of which one has in this tick. */
   readonly #untold = new Map<Kind, number>();
   readonly #told = new Set<Kind | "accept-failed">();
+  #status: StatusService | null = null;
+  /** What has gone wrong in this tick that keeps clients from being answered. */
+  #trouble: string | null = null;
   readonly #stopping = Promise.withResolvers<void>();
   #cancelTick = () => {};
   #stopped: Promise<void> | undefined;
 
   constructor(
-    bound: readonly Bound[],
+    places: readonly Place[],
     listeners: readonly Listener[],
     services: readonly Service[],
     clock: Clock,
@@ -242,7 +275,8 @@ class NtpServer implements Server {
     this.#all = [this.#figures, ...services.map(({ figures }) => figures)];
     this.#listeners = listeners;
     this.#services = services;
-    this.addresses = bound.map(({ address }) => address);
+    this.#places = places;
+    this.addresses = places.map(({ address }) => address);
     this.#clock = clock;
     this.#timers = options.timers ?? systemTimers;
     this.#context = {
@@ -257,23 +291,47 @@ class NtpServer implements Server {
     this.#stratum = options.stratum;
     this.#idleTimeout = options.idleTimeout ?? IDLE_TIMEOUT;
     this.#onEvent = options.onEvent ?? (() => {});
-    this.#tick();
+    this.#limits = options;
   }
 
-  start(tcp: readonly (Listener | BoundSocket)[], udp: readonly (Bound | BoundSocket)[]): void {
+  /** Shows what it does over HTTP, before it starts. */
+  async show(address: SocketAddress): Promise<void> {
+    const { allow, deny, rate } = this.#limits;
+    const order = {
+      address,
+      transports: [...new Set(this.#places.map(({ transport }) => transport))],
+      addresses: this.#places.map((place) => `${place.transport} ${formatAddress(place.address)}`),
+      stratum: this.#stratum,
+      limits: { allow, deny, rate },
+      figures: this.#all.map(({ shared }) => shared),
+    };
+    this.#status = await StatusService.start(
+      order,
+      this.#timers,
+      (error) => this.notify({ event: "worker-failed", thread: "status", error }),
+    );
+  }
+
+  get httpAddresses(): readonly SocketAddress[] {
+    return this.#status?.addresses ?? [];
+  }
+
+  start(): void {
+    this.#tick();
+    for (const service of this.#services) service.start();
     for (const listener of this.#listeners) {
       this.#running++;
       this.#accept(listener).finally(() => this.#end());
     }
     if (this.#running === 0) this.#ended.resolve();
-    const listening = (transport: "tcp" | "tls" | "udp", { address }: Bound) =>
+    const pages = this.httpAddresses.map((address) => ({ transport: "http" as const, address }));
+    for (const { transport, address } of [...this.#places, ...pages]) {
       this.notify({ event: "listening", transport, address: formatAddress(address) });
-    for (const bound of tcp) listening(bound.transport === "tls" ? "tls" : "tcp", bound);
-    for (const bound of udp) listening("udp", bound);
-    if (tcp.some((bound) => "fd" in bound)) {
+    }
+    if (this.#places.some(({ transport, stamped }) => transport === "tcp" && stamped)) {
       this.notify({ event: "timestamps", transport: "tcp", timestamps: "kernel" });
     }
-    if (!udp.every((bound) => "fd" in bound)) {
+    if (this.#places.some(({ transport, stamped }) => transport === "udp" && !stamped)) {
       this.notify({ event: "timestamps", transport: "udp", timestamps: "user" });
     }
   }
@@ -306,6 +364,7 @@ class NtpServer implements Server {
     this.#context.stopping = true;
     this.#stopping.resolve();
     this.#cancelTick();
+    this.#status?.stop();
     for (const listener of this.#listeners) listener.close();
     // What is between two requests has nothing in flight.
     for (const conversation of this.#conversations) if (conversation.idle) conversation.close();
@@ -336,6 +395,12 @@ class NtpServer implements Server {
     }
   }
 
+  /** Tells that a thread has failed that answers. */
+  failed(event: { event: "worker-failed"; error: string }): void {
+    this.#trouble = `the thread that answers has failed: ${event.error}`;
+    this.notify(event);
+  }
+
   #end(): void {
     if (--this.#running === 0) this.#ended.resolve();
   }
@@ -353,6 +418,8 @@ class NtpServer implements Server {
     this.#count();
     this.#told.clear();
     for (const kind of this.#untold.keys()) this.#tell(kind);
+    this.#status?.tell(this.#trouble);
+    this.#trouble = null;
     this.#cancelTick = this.#timers.after(TICK, () => this.#tick());
   }
 
@@ -414,6 +481,7 @@ class NtpServer implements Server {
   }
 
   #acceptFailed(error: string): void {
+    this.#trouble = `connections cannot be accepted: ${error}`;
     if (this.#told.has("accept-failed")) return;
     this.#told.add("accept-failed");
     this.notify({ event: "accept-failed", error });

@@ -14,10 +14,12 @@ import { answerDatagram } from "./answer.ts";
 import { Figures } from "./figures.ts";
 import { stampTransmit } from "./respond.ts";
 import type { StreamOptions } from "./streams.ts";
+import { Thread } from "./thread.ts";
 
 /** Answers by itself, and counts. */
 export interface Service {
   readonly figures: Figures;
+  start(): void;
   /** Once a second: what the server says of its own clock. */
   announce(announced: Uint8Array, now: bigint): void;
   /** Accepts nobody any more and finishes what is in flight. @returns When all is closed. */
@@ -31,19 +33,13 @@ export interface WorkerOrder extends StreamOptions {
   readonly shared: SharedArrayBuffer;
 }
 
-/** Seconds before a worker that has died is replaced. */
-const RESTART_PAUSE = 1;
-
 /** A worker in the kernel, for all sockets. It looks at the clock by itself. */
 export class WorkerService implements Service {
   readonly figures = new Figures();
   readonly #order: WorkerOrder;
   readonly #sockets: readonly BoundSocket[];
-  readonly #timers: Timers;
-  readonly #onFailure: (error: string) => void;
+  readonly #thread: Thread;
   readonly #stopped = Promise.withResolvers<void>();
-  #cancelRestart = () => {};
-  #running = false;
 
   /** @param onFailure Told why a worker has died, before another takes its place. */
   constructor(
@@ -62,9 +58,15 @@ export class WorkerService implements Service {
       limits: { allow, deny, maxClients, maxClientsPerAddress, rate },
       shared: this.figures.shared,
     };
-    this.#timers = timers;
-    this.#onFailure = onFailure;
-    this.#start();
+    const thread = this.#thread = new Thread({
+      module: new URL("./worker.ts", import.meta.url),
+      onMessage: (failure) => failure === null ? this.#end() : thread.failed(failure as string),
+      onFailure: (error) => this.figures.stopping ? this.#end() : onFailure(error),
+    }, timers);
+  }
+
+  start(): void {
+    this.#thread.start(this.#order);
   }
 
   announce(): void {}
@@ -72,31 +74,12 @@ export class WorkerService implements Service {
   stop(): Promise<void> {
     this.figures.stop();
     for (const socket of this.#sockets) if (socket.transport === "tcp") socket.shut();
-    if (!this.#running) this.#end();
+    if (!this.#thread.running) this.#end();
     return this.#stopped.promise;
   }
 
-  #start(): void {
-    this.#running = true;
-    const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
-    const failed = (error: string) => {
-      this.#running = false;
-      worker.terminate();
-      if (this.figures.stopping) return this.#end();
-      this.#cancelRestart = this.#timers.after(RESTART_PAUSE, () => this.#start());
-      this.#onFailure(error);
-    };
-    worker.onmessage = ({ data }: MessageEvent<string | null>) =>
-      data === null ? this.#end() : failed(data);
-    worker.onerror = (event) => {
-      event.preventDefault();
-      failed(event.message);
-    };
-    worker.postMessage(this.#order);
-  }
-
   #end(): void {
-    this.#cancelRestart();
+    this.#thread.end();
     for (const socket of this.#sockets) socket.close();
     this.#stopped.resolve();
   }
@@ -117,11 +100,14 @@ export class EventLoopService implements Service {
     this.#admission = new Admission(limits);
   }
 
+  start(): void {
+    this.#running = this.#run();
+  }
+
   announce(announced: Uint8Array, now: bigint): void {
     this.#announced = announced;
     this.figures.beat();
     this.#admission.forget(now);
-    this.#running ??= this.#run(); // Before, it had nothing to say.
   }
 
   async stop(): Promise<void> {

@@ -1,0 +1,148 @@
+/**
+ * As much of HTTP/1.1 (RFC 9112) as it takes to be looked at: heads of
+ * requests in, whole responses out. A request with a body has it ignored, and
+ * is the last on its connection.
+ *
+ * @module
+ */
+
+import type { Source } from "./framing.ts";
+
+/** Bytes that the head of a request may have. */
+export const MAX_HEAD = 8192;
+
+/** A request, as far as it is looked at. */
+export interface HttpRequest {
+  readonly method: string;
+  /** Of the target, without a query. */
+  readonly path: string;
+  /** May another request follow on the connection? */
+  readonly keepAlive: boolean;
+}
+
+/**
+ * Reads the head of a request.
+ *
+ * @param head Without the empty line at its end.
+ * @returns `null` if it is none of HTTP/1.
+ */
+export function parseHead(head: string): HttpRequest | null {
+  const [first = "", ...lines] = head.split("\r\n");
+  const request = /^([!#$%&'*+.^_`|~\w-]+) (\S+) HTTP\/1\.([01])$/.exec(first);
+  if (request === null) return null;
+  const [, method = "", target = "", minor] = request;
+  const path = /^(?:https?:\/\/[^/?#]+)?(\/[^?#]*)/i.exec(target)?.[1];
+  if (path === undefined && target !== "*") return null;
+  const headers = new Map<string, string>();
+  for (const line of lines) {
+    const header = /^([!#$%&'*+.^_`|~\w-]+):[ \t]*(.*)$/.exec(line);
+    if (header === null) return null;
+    headers.set(header[1]!.toLowerCase(), header[2]!.trim().toLowerCase());
+  }
+  const connection = headers.get("connection")?.split(/[ ,]+/) ?? [];
+  const hasBody = headers.has("transfer-encoding") ||
+    (headers.get("content-length") ?? "0") !== "0";
+  return {
+    method,
+    path: path ?? target,
+    keepAlive: minor === "1" && !connection.includes("close") && !hasBody,
+  };
+}
+
+/** Takes the heads of requests, one after another, out of a stream of bytes. */
+export class HeadReader {
+  /** When the last bytes came, by the clock given. */
+  arrived = 0n;
+  readonly #source: Source;
+  readonly #now: () => bigint;
+  readonly #bytes = new Uint8Array(MAX_HEAD);
+  #filled = 0;
+
+  /** @param now Read as soon as bytes have come. */
+  constructor(source: Source, now: () => bigint) {
+    this.#source = source;
+    this.#now = now;
+  }
+
+  /** Has a head begun to come that is not whole? */
+  get begun(): boolean {
+    return this.#filled > 0;
+  }
+
+  /**
+   * @returns The next head without the empty line at its end; `null` at the end of the stream.
+   * @throws {RangeError} if it is longer than {@linkcode MAX_HEAD}.
+   */
+  async read(): Promise<string | null> {
+    for (let searched = 0;;) {
+      const end = this.#end(searched);
+      if (end >= 0) return this.#take(end);
+      searched = Math.max(0, this.#filled - 3);
+      if (this.#filled === MAX_HEAD) throw new RangeError("the head of a request is too long");
+      const count = await this.#source.read(this.#bytes.subarray(this.#filled));
+      this.arrived = this.#now();
+      if (count === null) return null;
+      this.#filled += count;
+    }
+  }
+
+  /** Where the empty line begins, at or after `from`; -1 if it has not come. */
+  #end(from: number): number {
+    const bytes = this.#bytes;
+    for (let i = from; i + 3 < this.#filled; i++) {
+      if (bytes[i] === 13 && bytes[i + 1] === 10 && bytes[i + 2] === 13 && bytes[i + 3] === 10) {
+        return i;
+      }
+    }
+    return -1;
+  }
+
+  #take(end: number): string {
+    const head = new TextDecoder("latin1").decode(this.#bytes.subarray(0, end));
+    this.#bytes.copyWithin(0, end + 4, this.#filled);
+    this.#filled -= end + 4;
+    return head;
+  }
+}
+
+/** What is sent back. */
+export interface HttpResponse {
+  readonly status: keyof typeof PHRASES;
+  /** Media type of the body, UTF-8. */
+  readonly type: string;
+  /** Beside those that every response has. */
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body: string;
+}
+
+const PHRASES = {
+  200: "OK",
+  400: "Bad Request",
+  404: "Not Found",
+  405: "Method Not Allowed",
+  429: "Too Many Requests",
+  431: "Request Header Fields Too Large",
+  503: "Service Unavailable",
+} as const;
+
+/** Encodes a response. @param last Is the connection closed after it? */
+export function encodeResponse(
+  { status, type, headers = {}, body }: HttpResponse,
+  last: boolean,
+): Uint8Array {
+  const encoder = new TextEncoder();
+  const content = encoder.encode(body);
+  const lines = Object.entries({
+    "content-type": `${type}; charset=utf-8`,
+    "content-length": content.length,
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "connection": last ? "close" : "keep-alive",
+    ...headers,
+  }).map(([name, value]) => `${name}: ${value}\r\n`);
+  const head = encoder.encode(`HTTP/1.1 ${status} ${PHRASES[status]}\r\n${lines.join("")}\r\n`);
+  const bytes = new Uint8Array(head.length + content.length);
+  bytes.set(head);
+  bytes.set(content, head.length);
+  return bytes;
+}

@@ -1,0 +1,413 @@
+/**
+ * The status page's own program. It measures this browser's clock as `tsync
+ * sync` does (`src/estimate/`), with what a browser has to tell the time by.
+ * Times are numbers of milliseconds here, on three timelines: the browser's
+ * monotonic one (`performance.now()`), its clock (`Date.now()`), and the
+ * server's clock, of which a large constant is taken away.
+ */
+
+/** Exchanges in a measurement, after one that opens the connection. */
+const SAMPLES = 16;
+
+/** Milliseconds between two looks at the server, and between two measurements. */
+const LOOK = 2000;
+const MEASURE = 10_000;
+
+/** Milliseconds that the server has for an answer. */
+const PATIENCE = 5000;
+
+/** As `MAX_DRIFT` in `src/estimate/envelope.ts`. */
+const MAX_DRIFT = 100e-6;
+
+/** Milliseconds by which the clock may leave the monotonic timeline in a measurement, but for slewing. */
+const STEP = 5;
+
+/**
+ * @typedef {{ t1: number, t2: number, t3: number, t4: number }} Exchange Milliseconds.
+ * @typedef {{ lower: number, upper: number }} Interval Of offsets, server less browser.
+ */
+
+/**
+ * What all exchanges together prove of the offset from the monotonic timeline.
+ *
+ * @param {readonly Exchange[]} exchanges
+ * @param {number} at The moment to state it for, no earlier than any T4.
+ * @param {number} precision How finely T1 and T4 are read.
+ * @returns {Interval | null} `null` if they have nothing in common.
+ */
+export function intersect(exchanges, at, precision) {
+  let lower = -Infinity;
+  let upper = Infinity;
+  for (const { t1, t2, t3, t4 } of exchanges) {
+    lower = Math.max(lower, t3 - t4 - precision - MAX_DRIFT * (at - t4));
+    upper = Math.min(upper, t2 - t1 + precision + MAX_DRIFT * (at - t1));
+  }
+  return lower <= upper ? { lower, upper } : null;
+}
+
+/** With their lengths in milliseconds. */
+const UNITS = [["days", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1000], ["ms", 1], [
+  "µs",
+  1e-3,
+]];
+
+/**
+ * A duration in the unit that suits it, with no more digits than mean something.
+ *
+ * @param {number} milliseconds
+ * @param {number} bound Milliseconds by which it can be wrong; what is below its first digit is left out.
+ */
+export function duration(milliseconds, bound) {
+  const size = Math.abs(milliseconds);
+  const [unit, length] = UNITS.find((each) => size >= each[1]) ?? ["µs", 1e-3];
+  // At most three digits after the point: of days, that is a minute and a half.
+  const digits = Math.min(3, Math.max(0, Math.ceil(Math.log10(length / bound) - 1e-9)));
+  return `${(size / length).toFixed(digits)}\u00a0${unit}`;
+}
+
+/** The same with its sign, if it has one. */
+export function signed(milliseconds, bound) {
+  const text = duration(milliseconds, bound);
+  if (!/[1-9]/.test(text)) return text;
+  return (milliseconds < 0 ? "−" : "+") + text;
+}
+
+/**
+ * An error bound: two digits, rounded up.
+ *
+ * @param {number} milliseconds
+ */
+export function bound(milliseconds) {
+  const place = 10 ** (Math.floor(Math.log10(milliseconds)) - 1);
+  const rounded = Math.ceil(milliseconds / place - 1e-9) * place;
+  return `±\u00a0${duration(rounded, place)}`;
+}
+
+/**
+ * What the measurement says of the clock, in words.
+ *
+ * @param {number} offset Milliseconds: add them to the browser's clock.
+ * @param {number} error Milliseconds.
+ */
+export function verdict(offset, error) {
+  if (Math.abs(offset) <= error) {
+    return `Your clock agrees with the server's: no difference can be seen, ${bound(error)}.`;
+  }
+  const which = offset > 0 ? "slow" : "fast";
+  return `Your clock is ${duration(offset, error)} ${which}, ${bound(error)}.`;
+}
+
+/** Milliseconds, as coarse as browsers make them: the least step that can be seen. */
+function resolutionOf() {
+  let least = Infinity;
+  for (let i = 0; i < 20; i++) {
+    const start = performance.now();
+    let now = start;
+    while (now === start) now = performance.now();
+    least = Math.min(least, now - start);
+  }
+  return least;
+}
+
+/**
+ * What both of the browser's timelines show at one moment: when its clock
+ * goes on to the next millisecond, which is all that it shows. The best of some attempts.
+ *
+ * @param {number} resolution
+ */
+function tie(resolution, attempts = 5) {
+  let best = { monotonic: 0, clock: 0, error: Infinity };
+  const patience = performance.now() + 200;
+  for (let attempt = 0; attempt < attempts;) {
+    // Read before the clock that still showed the millisecond before.
+    let before = performance.now();
+    const shown = Date.now();
+    for (;;) {
+      const start = performance.now();
+      const clock = Date.now();
+      const after = performance.now();
+      if (clock !== shown) {
+        const error = (after - before) / 2 + resolution;
+        if (error < best.error) best = { monotonic: (before + after) / 2, clock, error };
+        attempt++;
+        break;
+      }
+      if (after > patience) throw new Error("this browser's clock stands still");
+      before = start;
+    }
+  }
+  return best;
+}
+
+/** @param {string} path */
+async function get(path) {
+  const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+  // Read before anything else is waited for.
+  const arrived = performance.now();
+  if (!response.ok) throw new Error(`${path}: ${response.status}`);
+  return { arrived, body: await response.json() };
+}
+
+/**
+ * Asks for the time. The browser's network stack has timestamps of its own (Resource Timing): it
+ * starts no later than it sends, and has received no earlier than the bytes came. Between them
+ * lies none of what a page waits for.
+ */
+async function exchange() {
+  performance.clearResourceTimings();
+  const before = performance.now();
+  const { arrived, body } = await get("/time");
+  const { requestStart: t1, responseStart: t4 } = performance.getEntriesByType("resource").at(-1) ??
+    {};
+  return before <= t1 && t1 <= t4 && t4 <= arrived
+    ? { t1, t4, body }
+    : { t1: before, t4: arrived, body };
+}
+
+/**
+ * Measures this browser's clock.
+ *
+ * @returns `null` if a clock was set meanwhile.
+ */
+async function measure() {
+  const resolution = resolutionOf();
+  await get("/time");
+  const first = tie(resolution);
+  const exchanges = [];
+  let base;
+  for (let i = 0; i < SAMPLES; i++) {
+    const { t1, t4, body } = await exchange();
+    base ??= BigInt(body.receive);
+    const [t2, t3] = [body.receive, body.transmit].map((text) => Number(BigInt(text) - base) / 1e6);
+    exchanges.push({ t1, t2, t3, t4 });
+  }
+  const last = tie(resolution);
+  const elapsed = last.monotonic - first.monotonic;
+  if (Math.abs(last.clock - first.clock - elapsed) > STEP + elapsed / 1000) return null;
+  const interval = intersect(exchanges, last.monotonic, resolution);
+  if (interval === null) return null;
+  const origin = Number(base) / 1e6;
+  /** From an offset to the monotonic timeline to the one to the clock. */
+  const shift = origin - (last.clock - last.monotonic);
+  const { lower, upper } = interval;
+  return {
+    offset: (lower + upper) / 2 + shift,
+    error: (upper - lower) / 2 + last.error,
+    /** The server's time less `performance.now()`. */
+    server: (lower + upper) / 2 + origin,
+    at: last.monotonic,
+    shift,
+    interval,
+    exchanges,
+  };
+}
+
+/**
+ * @param {string} name
+ * @param {Record<string, string | number>} attributes
+ * @param {string} [text]
+ */
+function svg(name, attributes, text = "") {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, String(value));
+  element.textContent = text;
+  return element;
+}
+
+/** @param {string} id */
+const byId = (id) => document.getElementById(id);
+
+/**
+ * Draws what each exchange proves, one below the other.
+ *
+ * @param measured As made by `measure`.
+ */
+function drawExchanges({ exchanges, interval, shift, offset, error }) {
+  const chart = byId("exchanges");
+  const { width, height } = chart.getBoundingClientRect();
+  const bottom = height - 22;
+  const halves = exchanges.map(({ t1, t2, t3, t4 }) => (t4 - t1 - (t3 - t2)) / 2).sort((a, b) =>
+    a - b
+  );
+  const middle = (interval.lower + interval.upper) / 2;
+  // What is wider than most goes beyond the edges.
+  const reach = Math.max(1.3 * halves[SAMPLES / 2], interval.upper - interval.lower);
+  const x = (value) => width * (0.5 + (value - middle) / (2 * reach));
+  const clamp = (value) => Math.max(0, Math.min(width, x(value)));
+  const parts = [svg("rect", {
+    class: "shade",
+    x: x(interval.lower),
+    y: 0,
+    width: Math.max(1, x(interval.upper) - x(interval.lower)),
+    height: bottom,
+  })];
+  const zero = x(-shift);
+  const sees = zero >= 0 && zero <= width;
+  if (sees) parts.push(svg("line", { class: "zero", x1: zero, x2: zero, y1: 0, y2: bottom }));
+  exchanges.forEach(({ t1, t2, t3, t4 }, i) => {
+    const y = (i + 0.5) * bottom / SAMPLES;
+    parts.push(
+      svg("line", { class: "bar", x1: clamp(t3 - t4), x2: clamp(t2 - t1), y1: y, y2: y }),
+    );
+    const dot = x((t2 - t1 + t3 - t4) / 2);
+    if (dot >= 0 && dot <= width) {
+      parts.push(svg("circle", { class: "dot", cx: dot, cy: y, r: 2.5 }));
+    }
+  });
+  parts.push(svg("line", { class: "axis", x1: 0, x2: width, y1: bottom, y2: bottom }));
+  const labels = [
+    [0, "start", signed(middle + shift - reach, reach / 10)],
+    [width, "end", signed(middle + shift + reach, reach / 10)],
+    [width / 2, "middle", `offset ${signed(offset, error)}`],
+  ];
+  for (const [at, anchor, text] of labels) {
+    parts.push(svg("text", { x: at, y: height - 6, "text-anchor": anchor }, text));
+  }
+  chart.replaceChildren(...parts);
+}
+
+/** @param {number} value */
+const rounded = (value) =>
+  value >= 100 || Number.isInteger(value)
+    ? Math.round(value).toLocaleString("en")
+    : value.toFixed(1);
+
+/**
+ * Draws the last ten minutes of a figure.
+ *
+ * @param {string} id
+ * @param {readonly number[]} values The newest last.
+ * @param {number} length How many there are in ten minutes.
+ */
+function drawChart(id, values, length) {
+  const chart = byId(id);
+  const { width, height } = chart.getBoundingClientRect();
+  const bottom = height - 16;
+  const most = Math.max(...values, 1e-9);
+  const points = values.map((value, i) => {
+    const x = width * (1 - (values.length - 1 - i) / (length - 1));
+    return `${x.toFixed(1)},${(bottom - value / most * (bottom - 14)).toFixed(1)}`;
+  });
+  const start = width * (1 - (values.length - 1) / (length - 1));
+  chart.setAttribute("aria-label", `at most ${rounded(Math.max(...values, 0))}`);
+  chart.replaceChildren(
+    svg("polygon", {
+      class: "shade",
+      points: `${start},${bottom} ${points.join(" ")} ${width},${bottom}`,
+    }),
+    svg("polyline", { class: "accent", points: points.join(" ") }),
+    svg("line", { class: "axis", x1: 0, x2: width, y1: bottom, y2: bottom }),
+    svg("text", { x: 0, y: 10 }, `at most ${rounded(Math.max(...values, 0))}`),
+    svg("text", { x: 0, y: height - 2 }, "10 min ago"),
+    svg("text", { x: width, y: height - 2, "text-anchor": "end" }, "now"),
+  );
+}
+
+/** @param {any} status What `/status` says. */
+function showStatus(status) {
+  const { history: { step, replies, connections, refusals }, clock } = status;
+  const length = 600 / step;
+  const kinds = Object.entries(refusals);
+  const refused = replies.map((_, i) => kinds.reduce((sum, [, values]) => sum + values[i], 0));
+  drawChart("replies-chart", replies, length);
+  drawChart("connections-chart", connections, length);
+  drawChart("refusals-chart", refused, length);
+  byId("replies").textContent = rounded(replies.at(-1) ?? 0);
+  byId("connections").textContent = rounded(status.connections.open);
+  byId("refusals").textContent = rounded(refused.at(-1) ?? 0);
+  byId("reasons").replaceChildren(...kinds.map(([reason, values]) => {
+    const item = document.createElement("li");
+    const count = document.createElement("span");
+    count.textContent = `${rounded(values.reduce((a, b) => a + b, 0) * step)} in 10 min`;
+    item.append(reason, count);
+    return item;
+  }));
+  const error = (seconds) => bound(Math.max(seconds * 1000, 1e-3));
+  const facts = {
+    "Server's own clock": clock === null
+      ? "what keeps it right cannot be asked here"
+      : clock.synchronised
+      ? `synchronised, probably ${error(clock.estimated_error)}, at most ${
+        error(clock.maximum_error)
+      }`
+      : "not synchronised: it is its own reference",
+    "Stratum": String(status.stratum),
+    "Listening on": status.addresses.join(", "),
+    "In all": `${rounded(status.replies)} replies on ${
+      rounded(status.connections.total)
+    } connections`,
+    "Up for": duration(status.uptime * 1000, 10 ** Math.floor(Math.log10(status.uptime * 100 + 1))),
+    "Version": status.version,
+  };
+  byId("facts").replaceChildren(
+    ...Object.entries(facts).flatMap(([name, text]) => {
+      const [term, description] = [document.createElement("dt"), document.createElement("dd")];
+      term.textContent = name;
+      description.textContent = text;
+      return [term, description];
+    }),
+  );
+}
+
+/** The last measurement. */
+let latest = null;
+/** When the server was last heard of: `performance.now()`. */
+let heard = 0;
+
+function showTime() {
+  if (latest === null) return;
+  const now = new Date(performance.now() + latest.server).toISOString();
+  byId("clock").textContent = now.slice(11, 21);
+  byId("date").textContent = `${now.slice(0, 10)}, the server's time, UTC`;
+}
+
+function showMeasurement() {
+  if (latest === null) return;
+  const { offset, error, exchanges } = latest;
+  byId("verdict").textContent = verdict(offset, error);
+  const delays = exchanges.map(({ t1, t2, t3, t4 }) => t4 - t1 - (t3 - t2));
+  const least = Math.max(Math.min(...delays), 1e-3);
+  byId("details").textContent = `offset ${signed(offset, error)} ${
+    bound(error)
+  } (add it to your clock); ${SAMPLES} exchanges, delay ${duration(least, least / 10)} at best`;
+  drawExchanges(latest);
+}
+
+/** @param {string | null} text What is wrong with the server, or that nobody knows. */
+function showTrouble(text, stale = false) {
+  byId("trouble").hidden = text === null;
+  byId("trouble").textContent = text ?? "";
+  document.body.classList.toggle("stale", stale);
+}
+
+/** Looks at the server, and now and then measures. */
+async function look() {
+  try {
+    const { body: status } = await get("/status");
+    if (latest === null || performance.now() - latest.at > MEASURE) {
+      const measured = await measure();
+      if (measured !== null) {
+        latest = measured;
+        showMeasurement();
+      }
+    }
+    heard = performance.now();
+    showStatus(status);
+    showTrouble(status.trouble);
+  } catch (error) {
+    const since = heard === 0 ? "" : ` for ${duration(performance.now() - heard, 1000)}`;
+    const reason = error instanceof TypeError ? "" : ` (${error.message})`;
+    showTrouble(`The server cannot be reached${since}${reason}; trying again.`, true);
+    latest &&= { ...latest, at: -Infinity }; // As soon as it is back, it is measured anew.
+  }
+}
+
+if (typeof document !== "undefined") {
+  byId("host").textContent = location.host;
+  setInterval(showTime, 100);
+  addEventListener("resize", showMeasurement);
+  for (;;) {
+    if (!document.hidden) await look();
+    await new Promise((resolve) => setTimeout(resolve, LOOK));
+  }
+}

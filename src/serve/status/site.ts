@@ -1,0 +1,332 @@
+/**
+ * What is shown of a server over HTTP: a page, metrics, and whether it is
+ * well. It looks at what other threads count, and keeps ten minutes of it.
+ *
+ * @module
+ */
+
+import config from "../../../deno.json" with { type: "json" };
+import type { Clock } from "../../clock/clock.ts";
+import type { HttpResponse } from "../../net/http.ts";
+import { nanoseconds } from "../../ntp/timestamp.ts";
+import {
+  type CarrierTotals,
+  type Figures,
+  HOLD_BOUNDS,
+  type Refusal,
+  REFUSALS,
+  sum,
+} from "../figures.ts";
+import { stratumOf } from "../respond.ts";
+import { failure } from "./http.ts";
+import { exposition, histogram, type Metric, METRICS_TYPE, type Sample } from "./metrics.ts";
+import { PAGE, PAGE_HEADERS } from "./page.ts";
+
+/** Seconds between two samples of the history, and how many there are: ten minutes. */
+export const STEP = 2;
+const LENGTH = 300;
+
+/** Nanoseconds without a sign of life, which there is once a second, after which a thread counts as stuck. */
+const STUCK = nanoseconds(5);
+
+/** What a site is told of the server. */
+export interface SiteOptions {
+  /** What it answers by. */
+  readonly transports: readonly ("tcp" | "tls" | "udp")[];
+  /** Where it listens, such as `tcp 127.0.0.1:10085`. */
+  readonly addresses: readonly string[];
+  /** What it announces. Default: by the kernel's own state. */
+  readonly stratum: number | undefined;
+}
+
+/** What a process has used. */
+export interface ProcessFigures {
+  /** Seconds. */
+  readonly cpu: number;
+  /** Bytes. */
+  readonly residentMemory: number;
+}
+
+interface Moment {
+  readonly at: bigint;
+  readonly replies: number;
+  readonly open: number;
+  readonly refusals: readonly number[];
+}
+
+/** Answers requests. All times are the clock's. */
+export class Site {
+  /** What is wrong with the server, as far as it knows itself: a sentence. */
+  trouble: string | null = null;
+  readonly #figures: readonly Figures[];
+  readonly #options: SiteOptions;
+  readonly #clock: Clock;
+  readonly #process: () => ProcessFigures;
+  readonly #started: { readonly monotonic: bigint; readonly realtime: bigint };
+  readonly #moments: Moment[] = [];
+  /** Of each of the figures: the last sign of life, and when it was new. */
+  readonly #signs: { beats: number; at: bigint }[];
+
+  /** @param figures What each thread of the server counts. */
+  constructor(
+    figures: readonly Figures[],
+    options: SiteOptions,
+    clock: Clock,
+    process: () => ProcessFigures,
+  ) {
+    this.#figures = figures;
+    this.#options = options;
+    this.#clock = clock;
+    this.#process = process;
+    const now = clock.monotonic();
+    this.#started = { monotonic: now, realtime: clock.realtime() };
+    this.#signs = figures.map(({ beats }) => ({ beats, at: now }));
+    this.sample();
+  }
+
+  /** Takes a sample. To be called every {@linkcode STEP} seconds. */
+  sample(): void {
+    const { tcp, udp, open } = sum(this.#figures);
+    const refusals = REFUSALS.map((reason) => tcp.refusals[reason] + udp.refusals[reason]);
+    const at = this.#clock.monotonic();
+    this.#moments.push({ at, replies: tcp.replies + udp.replies, open, refusals });
+    if (this.#moments.length > LENGTH + 1) this.#moments.shift();
+    this.#look(at);
+  }
+
+  /** Looks for signs of life. @returns For how long the stillest thread has given none. */
+  #look(now: bigint): bigint {
+    let longest = 0n;
+    for (const [i, sign] of this.#signs.entries()) {
+      const { beats } = this.#figures[i]!;
+      if (beats !== sign.beats) this.#signs[i] = { beats, at: now };
+      else if (now - sign.at > longest) longest = now - sign.at;
+    }
+    return longest;
+  }
+
+  /** @param arrived When the request came, nanoseconds since the Unix epoch. */
+  respond(path: string, arrived: bigint): HttpResponse {
+    switch (path) {
+      case "/time":
+        return this.#time(arrived);
+      case "/":
+        return { status: 200, type: "text/html", headers: PAGE_HEADERS, body: PAGE };
+      case "/status":
+        return json(JSON.stringify(this.#status()));
+      case "/metrics":
+        return { status: 200, type: METRICS_TYPE, body: exposition(this.#metrics()) };
+      case "/healthz": {
+        const trouble = this.#health();
+        return trouble === null
+          ? { status: 200, type: "text/plain", body: "ok\n" }
+          : failure(503, trouble);
+      }
+      default:
+        return failure(404, "there is /, /metrics and /healthz");
+    }
+  }
+
+  /** An exchange: T2, and T3, which is read as late as can be. */
+  #time(received: bigint): HttpResponse {
+    return json(`{"receive":"${received}","transmit":"${this.#clock.realtime()}"}`);
+  }
+
+  /** Why it is not well, if it is not. */
+  #health(): string | null {
+    if (this.trouble !== null) return this.trouble;
+    const longest = this.#look(this.#clock.monotonic());
+    if (longest <= STUCK) return null;
+    return `a thread that accepts and answers has been stuck for ${longest / 1_000_000_000n} s`;
+  }
+
+  get #uptime(): number {
+    return Number(this.#clock.monotonic() - this.#started.monotonic) / 1e9;
+  }
+
+  #status(): unknown {
+    const { tcp, udp, connections, open } = sum(this.#figures);
+    const discipline = this.#clock.discipline();
+    const { stratum, addresses } = this.#options;
+    return {
+      version: config.version,
+      uptime: this.#uptime,
+      trouble: this.#health(),
+      addresses,
+      stratum: stratumOf(discipline, stratum),
+      clock: discipline && {
+        synchronised: discipline.synchronised,
+        estimated_error: discipline.estimatedError,
+        maximum_error: discipline.maximumError,
+      },
+      replies: tcp.replies + udp.replies,
+      connections: { open, total: connections },
+      history: this.#history(),
+    };
+  }
+
+  /** Rates a second and counts, the newest last; of refusals those that there were. */
+  #history() {
+    const later = this.#moments.slice(1);
+    const rates = (figure: (moment: Moment) => number) =>
+      later.map((moment, i) => {
+        const before = this.#moments[i]!;
+        const rate = (figure(moment) - figure(before)) * 1e9 / Number(moment.at - before.at);
+        return Math.round(rate * 10) / 10;
+      });
+    return {
+      step: STEP,
+      replies: rates(({ replies }) => replies),
+      connections: later.map(({ open }) => open),
+      refusals: Object.fromEntries(
+        REFUSALS.map((reason, i) => [reason, rates(({ refusals }) => refusals[i]!)] as const)
+          .filter(([, values]) => values.some((value) => value > 0)),
+      ),
+    };
+  }
+
+  #metrics(): Metric[] {
+    const { tcp, udp, connections, open } = sum(this.#figures);
+    const { transports, stratum } = this.#options;
+    const stream = transports.includes("tls") ? "tls" : "tcp";
+    const carriers: [string, CarrierTotals][] = [[stream, tcp]];
+    if (transports.includes("udp")) carriers.push(["udp", udp]);
+    const each = (figure: (totals: CarrierTotals) => number) =>
+      carriers.map(([transport, totals]): Sample => ({
+        labels: { transport },
+        value: figure(totals),
+      }));
+    const discipline = this.#clock.discipline();
+    const kernel = (figure: (known: NonNullable<typeof discipline>) => number): Sample[] =>
+      discipline === null ? [] : [{ value: figure(discipline) }];
+    const { cpu, residentMemory } = this.#process();
+    const seconds = (count: number) => count / 1e9;
+    return [
+      {
+        name: "tsync_build_info",
+        type: "gauge",
+        help: "Always 1: the version and what it was built for are in the labels.",
+        samples: [{
+          labels: {
+            version: config.version,
+            target: Deno.build.target,
+            deno_version: Deno.version.deno,
+          },
+          value: 1,
+        }],
+      },
+      {
+        name: "tsync_requests_total",
+        type: "counter",
+        help: "Messages that came: those answered with the time, and those refused.",
+        samples: each(({ replies, refusals }) =>
+          MESSAGES.reduce((count, reason) => count + refusals[reason], replies)
+        ),
+      },
+      {
+        name: "tsync_replies_total",
+        type: "counter",
+        help: "Requests that were answered with the time.",
+        samples: each(({ replies }) => replies),
+      },
+      {
+        name: "tsync_refusals_total",
+        type: "counter",
+        help: "Connections that were refused or lost, and datagrams not answered with the time.",
+        samples: carriers.flatMap(([transport, { refusals }]) =>
+          reasonsOf(transport).map((reason): Sample => ({
+            labels: { transport, reason },
+            value: refusals[reason],
+          }))
+        ),
+      },
+      {
+        name: "tsync_unstamped_requests_total",
+        type: "counter",
+        help: "Requests that the kernel was to stamp on arrival and did not.",
+        samples: each(({ unstamped }) => unstamped),
+      },
+      {
+        name: "tsync_reply_time_seconds",
+        type: "histogram",
+        help: "How long the server held requests that it answered: T3 - T2.",
+        samples: carriers.flatMap(([transport, { holds, held }]) =>
+          histogram({ transport }, HOLD_BOUNDS.map(seconds), holds, seconds(held))
+        ),
+      },
+      {
+        name: "tsync_connections",
+        type: "gauge",
+        help: "Open connections.",
+        samples: [{ labels: { transport: stream }, value: open }],
+      },
+      {
+        name: "tsync_connections_accepted_total",
+        type: "counter",
+        help: "Connections that were admitted.",
+        samples: [{ labels: { transport: stream }, value: connections }],
+      },
+      {
+        name: "tsync_healthy",
+        type: "gauge",
+        help: "Are connections accepted and requests answered? As /healthz.",
+        samples: [{ value: this.#health() === null ? 1 : 0 }],
+      },
+      {
+        name: "tsync_stratum",
+        type: "gauge",
+        help: "The stratum that is announced.",
+        samples: [{ value: stratumOf(discipline, stratum) }],
+      },
+      {
+        name: "tsync_clock_synchronised",
+        type: "gauge",
+        help: "Does something keep this machine's clock right, by what the kernel knows?",
+        samples: kernel(({ synchronised }) => synchronised ? 1 : 0),
+      },
+      {
+        name: "tsync_clock_estimated_error_seconds",
+        type: "gauge",
+        help: "The probable error of this machine's clock, by what the kernel knows.",
+        samples: kernel(({ estimatedError }) => estimatedError),
+      },
+      {
+        name: "tsync_clock_maximum_error_seconds",
+        type: "gauge",
+        help: "The greatest error of this machine's clock, by what the kernel knows.",
+        samples: kernel(({ maximumError }) => maximumError),
+      },
+      {
+        name: "process_start_time_seconds",
+        type: "gauge",
+        help: "When the process started, in seconds since the Unix epoch.",
+        samples: [{ value: Number(this.#started.realtime / 1_000_000n) / 1e3 }],
+      },
+      {
+        name: "process_cpu_seconds_total",
+        type: "counter",
+        help: "Processor time that the process has used.",
+        samples: [{ value: cpu }],
+      },
+      {
+        name: "process_resident_memory_bytes",
+        type: "gauge",
+        help: "Memory that the process has in RAM.",
+        samples: [{ value: residentMemory }],
+      },
+    ];
+  }
+}
+
+/** Refusals of a message, rather than of a connection or of what was no whole message. */
+const MESSAGES = ["version", "mode", "rate", "denied", "incomplete"] as const;
+
+/** Why a transport refuses. */
+function reasonsOf(transport: string): readonly Refusal[] {
+  if (transport === "udp") return MESSAGES;
+  return REFUSALS.filter((reason) => reason !== "tls" || transport === "tls");
+}
+
+function json(body: string): HttpResponse {
+  return { status: 200, type: "application/json", body };
+}

@@ -1,0 +1,560 @@
+/**
+ * What is shown of a server over HTTP, and that showing it hurts nobody.
+ *
+ * @module
+ */
+
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { describe, it } from "@std/testing/bdd";
+import fc from "fast-check";
+import config from "../deno.json" with { type: "json" };
+import { type Program, programs, run, ServeProcess, SOURCE } from "../scripts/program.ts";
+import { parseListenAddress } from "../src/net/address.ts";
+import { intersect } from "../src/estimate/envelope.ts";
+import { HeadReader, MAX_HEAD, parseHead } from "../src/net/http.ts";
+import type { Connection } from "../src/net/transport.ts";
+import { Admission } from "../src/serve/admission.ts";
+import { Figures, HOLD_BOUNDS, sum } from "../src/serve/figures.ts";
+import { HttpServer, MAX_CONNECTIONS } from "../src/serve/status/http.ts";
+import { exposition, histogram } from "../src/serve/status/metrics.ts";
+import * as page from "../src/serve/status/page.js";
+import { Site } from "../src/serve/status/site.ts";
+import { type Client, connect, openAndReset } from "./attackers.ts";
+import { World } from "./simulation/world.ts";
+
+const seed = Number(Deno.env.get("FUZZ_SEED") ?? Date.now() % 2 ** 31);
+console.log(`status: seed ${seed}`);
+const bytesOf = (text: string) => new TextEncoder().encode(text);
+const textOf = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+
+describe("parseListenAddress()", () => {
+  for (
+    const [text, hostname, port] of [
+      ["9100", "127.0.0.1", 9100],
+      ["0", "127.0.0.1", 0],
+      ["0.0.0.0:80", "0.0.0.0", 80],
+      ["[::]:80", "::", 80],
+      ["localhost:65535", "localhost", 65535],
+    ] as const
+  ) it(`reads ${text}`, () => assertEquals(parseListenAddress(text), { hostname, port }));
+
+  for (
+    const text of ["", ":80", "host", "host:", "65536", "::1:80", "[x]:80", "-1", "1.5", "a b:1"]
+  ) {
+    it(`refuses "${text}"`, () => {
+      assertThrows(() => parseListenAddress(text), SyntaxError, "cannot listen on");
+    });
+  }
+});
+
+describe("parseHead()", () => {
+  const get = { method: "GET", path: "/", keepAlive: true };
+  for (
+    const [head, expected] of [
+      ["GET / HTTP/1.1\r\nHost: a", get],
+      ["GET /?a=/b HTTP/1.1", get],
+      ["GET http://a.example:80/time?x HTTP/1.1", { ...get, path: "/time" }],
+      ["GET / HTTP/1.0", { ...get, keepAlive: false }],
+      ["GET / HTTP/1.1\r\nConnection: TE, Close", { ...get, keepAlive: false }],
+      ["GET / HTTP/1.1\r\nContent-Length: 5", { ...get, keepAlive: false }],
+      ["GET / HTTP/1.1\r\nContent-Length: 0", get],
+      ["GET / HTTP/1.1\r\nTRANSFER-ENCODING:\tchunked", { ...get, keepAlive: false }],
+      ["OPTIONS * HTTP/1.1", { method: "OPTIONS", path: "*", keepAlive: true }],
+      ["GET / HTTP/2.0", null],
+      ["GET /", null],
+      ["", null],
+      ["GET  / HTTP/1.1", null],
+      ["GET a HTTP/1.1", null],
+      ["GET / HTTP/1.1\r\nno header", null],
+      ["GET / HTTP/1.1\r\n folded: header", null],
+      ["\x16\x03\x01", null],
+    ] as const
+  ) it(JSON.stringify(head), () => assertEquals(parseHead(head), expected));
+});
+
+/** A source of given pieces. */
+function pieces(parts: readonly Uint8Array[]) {
+  const rest = [...parts];
+  return {
+    read(into: Uint8Array): Promise<number | null> {
+      const part = rest.shift();
+      if (part === undefined) return Promise.resolve(null);
+      const taken = part.subarray(0, into.length);
+      into.set(taken);
+      if (taken.length < part.length) rest.unshift(part.subarray(taken.length));
+      return Promise.resolve(taken.length);
+    },
+  };
+}
+
+Deno.test("HeadReader.read() finds heads however they are cut", async () => {
+  const heads = fc.array(fc.stringMatching(/^[a-z \r]{0,20}$/), { maxLength: 5 });
+  const cuts = fc.array(fc.integer({ min: 1, max: 9 }), { maxLength: 200 });
+  const property = fc.asyncProperty(heads, cuts, async (heads, cuts) => {
+    const bytes = bytesOf(heads.map((head) => `${head}x\r\n\r\n`).join("") + "rest");
+    const parts: Uint8Array[] = [];
+    let at = 0;
+    for (const cut of cuts) parts.push(bytes.subarray(at, at += cut));
+    parts.push(bytes.subarray(at));
+    const reader = new HeadReader(pieces(parts.filter(({ length }) => length > 0)), () => 7n);
+    for (const head of heads) assertEquals(await reader.read(), `${head}x`);
+    assertEquals(await reader.read(), null);
+    assert(reader.begun);
+  });
+  await fc.assert(property, { seed, numRuns: 300 });
+});
+
+Deno.test("HeadReader.read() refuses a head that is too long, and no other", async () => {
+  const long = bytesOf("x".repeat(MAX_HEAD - 4) + "\r\n\r\n");
+  assertEquals((await new HeadReader(pieces([long]), () => 0n).read())!.length, MAX_HEAD - 4);
+  const longer = new HeadReader(pieces([bytesOf("x"), long]), () => 0n);
+  const error = await longer.read().catch((error) => error);
+  assert(error instanceof RangeError);
+});
+
+describe("the page", () => {
+  it("intersects as the client does", () => {
+    const ms = fc.double({ min: -50, max: 50, noNaN: true });
+    const wait = fc.double({ min: 0, max: 20, noNaN: true });
+    const exchanges = fc.array(fc.tuple(ms, wait, wait, wait, ms), { minLength: 1, maxLength: 20 });
+    fc.assert(
+      fc.property(exchanges, (drawn) => {
+        const made = drawn.map(([t1, out, hold, back, offset]) => {
+          const t2 = t1 + out + offset / 10;
+          return { t1, t2, t3: t2 + hold, t4: t1 + out + hold + back };
+        });
+        const at = Math.max(...made.map(({ t4 }) => t4));
+        const ns = (ms: number) => BigInt(Math.round(ms * 1e6));
+        const theirs = intersect(
+          made.map(({ t1, t2, t3, t4 }) => ({ t1: ns(t1), t2: ns(t2), t3: ns(t3), t4: ns(t4) })),
+          ns(at),
+          100e-6,
+        );
+        const ours = page.intersect(made, at, 0.1);
+        if (theirs === null || ours === null) {
+          // Where one of them is empty, the other is so within rounding.
+          const width = theirs === null ? ours : theirs && {
+            lower: Number(theirs.lower) / 1e6,
+            upper: Number(theirs.upper) / 1e6,
+          };
+          return width === null || width.upper - width.lower < 1e-5;
+        }
+        return Math.abs(ours.lower - Number(theirs.lower) / 1e6) < 1e-5 &&
+          Math.abs(ours.upper - Number(theirs.upper) / 1e6) < 1e-5;
+      }),
+      { seed, numRuns: 1000 },
+    );
+  });
+
+  for (
+    const [offset, error, expected] of [
+      [1301.2, 4.1, "Your clock is 1.301 s slow, ± 4.1 ms."],
+      [-1301.2, 40, "Your clock is 1.30 s fast, ± 40 ms."],
+      [-0.4, 0.0123, "Your clock is 400 µs fast, ± 13 µs."],
+      [0.2, 0.3, "Your clock agrees with the server's: no difference can be seen, ± 300 µs."],
+      [90_061_000, 5, "Your clock is 1.042 days slow, ± 5.0 ms."],
+      [-125_000, 1.91, "Your clock is 2.083 min fast, ± 2.0 ms."],
+    ] as const
+  ) {
+    it(`says of ${offset} ms ± ${error} ms: ${expected}`, () => {
+      assertEquals(page.verdict(offset, error).replaceAll("\u00a0", " "), expected);
+    });
+  }
+
+  it("gives an offset its sign, unless it is none", () => {
+    const signed = (offset: number) => page.signed(offset, 0.1).replaceAll("\u00a0", " ");
+    assertEquals([12.34, -12.34, 0].map(signed), ["+12.3 ms", "−12.3 ms", "0 µs"]);
+  });
+});
+
+describe("Figures", () => {
+  it("sorts replies by how long they took, and never counts below zero", () => {
+    const figures = new Figures();
+    for (const held of [-5n, 0n, 1000n, 1001n, 2_000_000_000n]) figures.reply("tcp", held);
+    const { tcp, udp } = sum([figures]);
+    assertEquals([tcp.replies, udp.replies, tcp.held], [5, 0, 2_000_002_001]);
+    const expected = HOLD_BOUNDS.map(() => 0);
+    assertEquals(tcp.holds, [3, 1, ...expected.slice(2), 1]);
+  });
+
+  it("are the same from both sides", () => {
+    const figures = new Figures();
+    const other = new Figures(figures.shared);
+    figures.connect();
+    figures.connect();
+    figures.disconnect();
+    figures.refuse("udp", "rate");
+    const { connections, open, udp } = sum([other, new Figures()]);
+    assertEquals([connections, open, udp.refusals.rate], [2, 1, 1]);
+  });
+});
+
+describe("exposition()", () => {
+  it("writes labels such that they can be read back", () => {
+    const samples = [{ labels: { a: 'x"\\\n' }, value: 1.5 }, { value: Infinity }];
+    assertEquals(
+      exposition([{ name: "n", type: "gauge", help: "Help.", samples }, {
+        name: "empty",
+        type: "counter",
+        help: "",
+        samples: [],
+      }]),
+      '# HELP n Help.\n# TYPE n gauge\nn{a="x\\"\\\\\\n"} 1.5\nn +Inf\n',
+    );
+  });
+
+  it("counts a histogram's classes upwards", () => {
+    const values = histogram({}, [0.1, 1], [2, 0, 3], 9).map((
+      { suffix, labels, value },
+    ) => [suffix, labels!.le, value]);
+    assertEquals(values, [
+      ["_bucket", "0.1", 2],
+      ["_bucket", "1", 2],
+      ["_bucket", "+Inf", 5],
+      ["_sum", undefined, 9],
+      ["_count", undefined, 5],
+    ]);
+  });
+});
+
+describe("Site", () => {
+  const make = () => {
+    const world = new World(1);
+    const { clock } = world.host("server");
+    const figures = [new Figures(), new Figures()];
+    const options = { transports: ["tcp"], addresses: [], stratum: undefined } as const;
+    const site = new Site(figures, options, clock, () => ({ cpu: 0, residentMemory: 0 }));
+    const health = () => {
+      const { status, body } = site.respond("/healthz", 0n);
+      return `${status} ${body.trim()}`;
+    };
+    return { world, figures, site, health };
+  };
+
+  it("is well as long as all threads give signs of life", async () => {
+    const { world, figures, site, health } = make();
+    for (let second = 0; second < 20; second++) {
+      assertEquals(health(), "200 ok");
+      await world.sleep(1);
+      for (const each of figures) each.beat();
+    }
+    for (let second = 0; second < 8; second++) {
+      await world.sleep(1);
+      figures[0]!.beat();
+      site.sample(); // Nobody need have asked meanwhile.
+    }
+    assertEquals(health(), "503 a thread that accepts and answers has been stuck for 7 s");
+    figures[1]!.beat();
+    assertEquals(health(), "200 ok");
+  });
+
+  it("is not well if the server says so", () => {
+    const { site, health } = make();
+    site.trouble = "connections cannot be accepted: Too many open files";
+    assertEquals(health(), `503 ${site.trouble}`);
+    assertEquals(JSON.parse(site.respond("/status", 0n).body).trouble, site.trouble);
+    assertMatch(site.respond("/metrics", 0n).body, /^tsync_healthy 0$/m);
+  });
+
+  it("remembers ten minutes, as rates", async () => {
+    const { world, figures: [first, second], site } = make();
+    const history = () => JSON.parse(site.respond("/status", 0n).body).history;
+    assertEquals(history(), { step: 2, replies: [], connections: [], refusals: {} });
+    for (let i = 0; i < 400; i++) {
+      await world.sleep(2);
+      for (let n = 0; n < i; n++) first!.reply("tcp", 1n);
+      if (i === 398) second!.refuse("udp", "rate");
+      if (i === 399) second!.connect();
+      site.sample();
+    }
+    const { replies, connections, refusals } = history();
+    assertEquals([replies.length, connections.length], [300, 300]);
+    assertEquals(replies.slice(-2), [199, 199.5]);
+    assertEquals(connections.slice(-2), [0, 1]);
+    assertEquals(Object.keys(refusals), ["rate"]);
+    assertEquals(refusals.rate.slice(-2), [0.5, 0]);
+  });
+
+  it("states T2 as it was told, and T3 as late as it can", async () => {
+    const { world, site } = make();
+    await world.sleep(1);
+    const { receive, transmit } = JSON.parse(site.respond("/time", 5n).body);
+    assertEquals(receive, "5");
+    assertEquals(BigInt(transmit), world.hosts.get("server")!.clock.realtime());
+  });
+});
+
+/** A server of HTTP in virtual time, and a client's connection to it. */
+function simulated(rate?: number) {
+  const world = new World(1);
+  const host = world.host("server");
+  const client = world.host("client");
+  const listener = host.network.listen({ hostname: "server", port: 80 });
+  const server = new HttpServer([listener], {
+    admission: new Admission({ ...MAX_CONNECTIONS, rate }),
+    realtime: () => host.clock.realtime(),
+    timers: host.timers,
+    respond: () => ({ status: 200, type: "text/plain", body: "yes\n" }),
+  });
+  const open = () =>
+    world.run(
+      client.network.connect({ hostname: "server", port: 80 }, new AbortController().signal),
+    );
+  const send = (connection: Connection, text: string) => world.run(connection.write(bytesOf(text)));
+  /** What comes until the end of the connection. */
+  const rest = async (connection: Connection) => {
+    let text = "";
+    const bytes = new Uint8Array(1000);
+    for (;;) {
+      const count = await world.run(connection.read(bytes)).catch(() => null);
+      if (count === null) return text;
+      text += textOf(bytes.subarray(0, count));
+    }
+  };
+  const receive = async (connection: Connection) => {
+    const bytes = new Uint8Array(1000);
+    return textOf(bytes.subarray(0, (await world.run(connection.read(bytes)))!));
+  };
+  return { world, server, open, send, rest, receive };
+}
+
+Deno.test("HTTP: a head that is not finished ends after ten seconds, silence after sixty", async () => {
+  const { world, server, open, send, rest } = simulated();
+  const connection = await open();
+  await send(connection, "GET /");
+  await rest(connection);
+  assert(world.now >= 9e9 && world.now < 13e9, `${world.now / 1e9} s`);
+  const start = world.now;
+  await rest(await open());
+  const silent = (world.now - start) / 1e9;
+  assert(silent >= 59 && silent < 63, `${silent} s`);
+  server.close();
+});
+
+Deno.test("HTTP: one request after another is answered, however they come", async () => {
+  const { server, open, send, rest } = simulated();
+  const connection = await open();
+  await send(connection, "GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\nGET /c HTT");
+  await send(connection, "P/1.1\r\nConnection: close\r\n\r\nGET /never HTTP/1.1\r\n\r\n");
+  assertEquals((await rest(connection)).match(/200 OK/g)?.length, 3);
+  server.close();
+});
+
+Deno.test("HTTP: what is no request, too long or too much is told so, and is the last", async () => {
+  const { server, open, send, rest } = simulated();
+  for (
+    const [text, status] of [
+      ["\x16\x03\x01\r\n\r\n", 400],
+      [`GET /${"x".repeat(MAX_HEAD)}`, 431],
+      ["POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody", 405],
+      ["DELETE / HTTP/1.1\r\n\r\n", 405],
+      ["HEAD / HTTP/1.1\r\n\r\n", 405],
+    ] as const
+  ) {
+    const connection = await open();
+    await send(connection, text);
+    const response = await rest(connection);
+    assertMatch(response, new RegExp(`^HTTP/1.1 ${status} .*\r\n`));
+    assertMatch(response, /\r\nconnection: close\r\n/);
+    if (text.startsWith("HEAD")) assertMatch(response, /content-length: 0\r\n[^]*\r\n\r\n$/);
+  }
+  server.close();
+});
+
+Deno.test("HTTP: who asks more often than --rate allows is told so, and disconnected", async () => {
+  const { server, open, send, rest } = simulated(2);
+  const connection = await open();
+  // Four seconds' worth may come at once.
+  await send(connection, "GET / HTTP/1.1\r\n\r\n".repeat(20));
+  const responses = await rest(connection);
+  assertEquals([...responses.matchAll(/^HTTP\/1.1 (\d+)/gm)].map(([, status]) => status), [
+    ...Array(8).fill("200"),
+    "429",
+  ]);
+  server.close();
+});
+
+Deno.test("HTTP: no more connections than it may have, and room again when they go", async () => {
+  const { world, server, open, send, rest, receive } = simulated();
+  const connections: Connection[] = [];
+  for (let i = 0; i < MAX_CONNECTIONS.maxClientsPerAddress; i++) {
+    connections.push(await open());
+    await send(connections[i]!, "GET / HTTP/1.1\r\n\r\n");
+    assertMatch(await receive(connections[i]!), /^HTTP\/1.1 200/);
+  }
+  assertEquals(await rest(await open()), "");
+  connections[0]!.close();
+  await world.sleep(1);
+  const connection = await open();
+  await send(connection, "GET / HTTP/1.1\r\n\r\n");
+  assertMatch(await receive(connection), /^HTTP\/1.1 200/);
+  server.close();
+});
+
+for (const program of programs()) testProgram(program);
+
+function testProgram(program: Program): void {
+  const test = (name: string, body: () => Promise<void>) =>
+    Deno.test(`${program.name}: ${name}`, body);
+  const LOOPBACK = ["--host", "127.0.0.1", "--port", "0", "--http", "0"];
+  const start = async (...args: string[]) => {
+    const server = await ServeProcess.start(program, [...LOOPBACK, ...args]);
+    const addresses: string[] = [];
+    const transports = args.includes("--udp-port") ? 2 : 1;
+    for (let i = 0; i < transports; i++) addresses.push(await server.nextAddress());
+    const address = addresses.at(-1)!;
+    return { server, address, url: `http://${address}` };
+  };
+  const text = async (url: string) => (await fetch(url)).text();
+
+  test("--http shows what was counted", async () => {
+    const { server, url } = await start("--udp-port", "0");
+    await using _ = server;
+    const before = await text(`${url}/metrics`);
+    assertMatch(before, /^tsync_replies_total\{transport="tcp"\} 0$/m);
+    assertEquals((await run(program, "sync", server.address, "--quiet")).code, 0);
+    await openAndReset(server.port, 0);
+    const client = await connect(server);
+    await client.write(bytesOf("GET / HTTP/1.1\r\n\r\n"));
+    assertEquals(await client.tcp.read(new Uint8Array(1)).catch(() => null), null);
+    client.close();
+    const held = await connect(server);
+    await held.exchange();
+    const metrics = await text(`${url}/metrics`);
+    const value = (name: string) => {
+      const line = metrics.split("\n").find((line) => line.startsWith(`${name} `));
+      return Number(line!.slice(name.length + 1));
+    };
+    assertEquals(value('tsync_replies_total{transport="tcp"}'), 18);
+    assertEquals(value('tsync_refusals_total{transport="tcp",reason="version"}'), 1);
+    assertEquals(value('tsync_requests_total{transport="tcp"}'), 19);
+    assertEquals(value('tsync_connections{transport="tcp"}'), 1);
+    assertEquals(value('tsync_reply_time_seconds_count{transport="tcp"}'), 18);
+    const spent = value('tsync_reply_time_seconds_sum{transport="tcp"}');
+    assert(spent > 0 && spent < 18, `${spent} s`);
+    assert(value("process_resident_memory_bytes") > 1e7);
+    assert(value("process_cpu_seconds_total") > 0);
+    assertEquals(value("tsync_healthy"), 1);
+    held.close();
+    const status = JSON.parse(await text(`${url}/status`));
+    assertEquals(status.version, config.version);
+    assertEquals(status.replies, 18);
+    assertEquals(await text(`${url}/healthz`), "ok\n");
+    const { receive, transmit } = JSON.parse(await text(`${url}/time`));
+    assert(BigInt(receive) <= BigInt(transmit));
+    const { code, log } = await server.stop();
+    assertEquals(code, 0);
+    assertEquals((log.at(-1) as Record<string, unknown>).replies, 18);
+  });
+
+  test("--http says what it is not asked for, and what it will not do", async () => {
+    const { server, url } = await start();
+    await using _ = server;
+    const status = async (path: string, method = "GET", body?: string) => {
+      const response = await fetch(`${url}${path}`, { method, ...body && { body } });
+      await response.body?.cancel();
+      return response.status;
+    };
+    assertEquals(await status("/nothing"), 404);
+    assertEquals(await status("/favicon.ico"), 404);
+    for (const method of ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"]) {
+      assertEquals(await status("/", method), 405, method);
+    }
+    assertEquals(await status("/metrics", "POST", "x".repeat(60_000)), 405);
+    const response = await fetch(url);
+    assertMatch(response.headers.get("content-security-policy")!, /^default-src 'none'; /);
+    assertMatch(await response.text(), /^<!DOCTYPE html>/i);
+  });
+
+  test("--http leaves time alone, whatever it is sent", async () => {
+    const limited: Program = {
+      ...program,
+      executable: "sh",
+      args: ["-c", 'ulimit -n 128; exec "$0" "$@"', program.executable, ...program.args],
+    };
+    await using server = await ServeProcess.start(limited, LOOPBACK);
+    const port = Number((await server.nextAddress()).split(":").at(-1));
+    const clients: Client[] = [];
+    for (let i = 0; i < 300; i++) clients.push(await connect({ port }));
+    const junk = bytesOf("GET /" + "x".repeat(100_000));
+    const sent = clients.map((client, i) =>
+      client.write(
+        i % 3 === 0 ? bytesOf("GET / HTTP/1.1\r\nHo") : i % 3 === 1 ? junk : junk.slice(0, 3),
+      )
+        .catch(() => {}) // It was refused.
+    );
+    const { code, stdout } = await run(program, "sync", server.address, "--json");
+    assertEquals(code, 0);
+    const { offset, error_bound } = JSON.parse(stdout);
+    assert(Math.abs(offset) <= error_bound);
+    for (const client of clients) client.close();
+    await Promise.all(sent);
+    // And there is room again, for those who ask.
+    while (await text(`http://127.0.0.1:${port}/healthz`).catch(() => "") !== "ok\n");
+    assertEquals((await server.stop()).code, 0);
+  });
+
+  test("/healthz says that no connection can be accepted", async () => {
+    const limited: Program = {
+      ...program,
+      executable: "sh",
+      args: ["-c", 'ulimit -n 64; exec "$0" "$@"', program.executable, ...program.args],
+    };
+    await using server = await ServeProcess.start(limited, [...LOOPBACK, "--rate", "0"]);
+    const port = Number((await server.nextAddress()).split(":").at(-1));
+    // Asked on a connection that there is already: there are no descriptors for another.
+    const page = await connect({ port });
+    const health = async () => {
+      await page.write(bytesOf("GET /healthz HTTP/1.1\r\n\r\n"));
+      const bytes = new Uint8Array(1000);
+      return textOf(bytes.subarray(0, (await page.tcp.read(bytes))!));
+    };
+    assertMatch(await health(), /^HTTP\/1.1 200/);
+    const clients = await Promise.all(Array.from({ length: 100 }, () => connect(server)));
+    let response = await health();
+    while (!response.startsWith("HTTP/1.1 503")) response = await health();
+    assertMatch(response, /connections cannot be accepted: Too many open files\n$/);
+    for (const client of clients) client.close();
+    while (!response.startsWith("HTTP/1.1 200")) response = await health();
+    page.close();
+    assertEquals((await server.stop()).code, 0);
+  });
+
+  test("promtool has nothing to say of /metrics", async () => {
+    const { server, url } = await start("--udp-port", "0");
+    await using _ = server;
+    let promtool: Deno.ChildProcess;
+    try {
+      promtool = new Deno.Command("promtool", {
+        args: ["check", "metrics"],
+        stdin: "piped",
+        stdout: "piped",
+        stderr: "piped",
+      }).spawn();
+    } catch {
+      return console.log("promtool is not here: not tried");
+    }
+    const input = promtool.stdin.getWriter();
+    await input.write(bytesOf(await text(`${url}/metrics`)));
+    await input.close();
+    const { code, stdout, stderr } = await promtool.output();
+    assertEquals([code, textOf(stdout), textOf(stderr)], [0, "", ""]);
+  });
+}
+
+Deno.test("--http is an error where it cannot be had, and nothing listens then", async () => {
+  const taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = taken.addr;
+  const args = ["serve", "--host", "127.0.0.1", "--port", "0", "--http"];
+  const { code, stderr } = await run(SOURCE, ...args, String(port));
+  taken.close();
+  assertEquals(code, 1);
+  assertEquals(
+    stderr,
+    `tsync: cannot listen on 127.0.0.1:${port}: the address is in use; stop the program that uses ` +
+      "it, or choose another with --http\n",
+  );
+  const bad = await run(SOURCE, ...args, "host");
+  assertEquals(bad.code, 2);
+  assertMatch(bad.stderr, /^tsync: --http must be PORT, ADDR:PORT or \[IPv6\]:PORT, .*"host"\n/);
+});
