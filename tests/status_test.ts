@@ -520,7 +520,7 @@ function testProgram(program: Program): void {
     assertEquals((await server.stop()).code, 0);
   });
 
-  test("promtool has nothing to say of /metrics", async () => {
+  test("promtool has nothing to say of /metrics, nor of the alerts", async () => {
     const { server, url } = await start("--udp-port", "0");
     await using _ = server;
     let promtool: Deno.ChildProcess;
@@ -539,6 +539,10 @@ function testProgram(program: Program): void {
     await input.close();
     const { code, stdout, stderr } = await promtool.output();
     assertEquals([code, textOf(stdout), textOf(stderr)], [0, "", ""]);
+    const rules = await new Deno.Command("promtool", {
+      args: ["check", "rules", "docs/alerts.yml"],
+    }).output();
+    assertEquals(rules.code, 0, textOf(rules.stderr));
   });
 }
 
@@ -557,4 +561,22 @@ Deno.test("--http is an error where it cannot be had, and nothing listens then",
   const bad = await run(SOURCE, ...args, "host");
   assertEquals(bad.code, 2);
   assertMatch(bad.stderr, /^tsync: --http must be PORT, ADDR:PORT or \[IPv6\]:PORT, .*"host"\n/);
+});
+
+/** All that the documentation names, and all that there is. */
+Deno.test("the documentation's metrics, alerts and dashboard name metrics that exist", async () => {
+  await using server = await ServeProcess.start(SOURCE, [
+    ...["--host", "127.0.0.1", "--port", "0", "--http", "0"],
+  ]);
+  const metrics = await (await fetch(`http://${await server.nextAddress()}/metrics`)).text();
+  const there = new Set([...metrics.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name!));
+  const named = async (file: string) => {
+    const text = await Deno.readTextFile(`docs/${file}`);
+    const names = text.matchAll(/\b(?:tsync|process)_\w+?(?=_bucket\b|\b)/g);
+    return new Set([...names].map(([name]) => name));
+  };
+  assertEquals(await named("status.md"), there);
+  for (const file of ["alerts.yml", "grafana.json"]) {
+    for (const name of await named(file)) assert(there.has(name), `${file}: ${name}`);
+  }
 });

@@ -42,6 +42,7 @@ async function main(): Promise<void> {
   const directory = await Deno.makeTempDir();
   try {
     await benchLoad(both, directory);
+    await benchHttp(both, directory);
     console.log();
     for (const each of both) await benchMemory(each, directory);
     await benchUdp(program, directory);
@@ -151,6 +152,34 @@ async function benchLoad(programs: readonly Program[], directory: string): Promi
       }
     }
     for (const [name, loads] of rounds) printLoad(name, connections, loads, rounds.get(C)!);
+  }
+}
+
+/** What it costs to be looked at: by a scraper that asks for the metrics each second. */
+async function benchHttp(programs: readonly Program[], directory: string): Promise<void> {
+  const load = await compileC(directory, "load");
+  console.log("\nwith --http and a scraper each second, against without, pairs of 2 s, medians");
+  for (const program of programs) {
+    await using plain = await ServeProcess.start(program, UNLIMITED);
+    await using shown = await ServeProcess.start(program, [...UNLIMITED, "--http", "0"]);
+    const url = `http://${await shown.nextAddress()}/metrics`;
+    const ratios: number[] = [];
+    let scrapes = 0;
+    for (let round = 0; round < 4 * ROUNDS; round++) {
+      const without = await measure(load, plain.port, 100);
+      const scraper = setInterval(async () => {
+        await (await fetch(url)).text();
+        scrapes++;
+      }, 1000);
+      const beside = await measure(load, shown.port, 100);
+      clearInterval(scraper);
+      ratios.push(beside.rate / without.rate);
+    }
+    const sorted = ratios.toSorted((a, b) => a - b);
+    const at = (fraction: number) => sorted[Math.floor((sorted.length - 1) * fraction)]!.toFixed(3);
+    console.log(
+      `${program.name.padEnd(24)}${at(0.5)} (${at(0)} to ${at(1)}), ${scrapes} scrapes`,
+    );
   }
 }
 

@@ -273,30 +273,31 @@ const rounded = (value) =>
     : value.toFixed(1);
 
 /**
- * Draws the last ten minutes of a figure.
+ * The line of a figure over ten minutes, and what is under it.
  *
- * @param {string} id
  * @param {readonly number[]} values The newest last.
  * @param {number} length How many there are in ten minutes.
  */
+function curve(values, length, width, top, bottom) {
+  const most = Math.max(...values, 1e-9);
+  const x = (i) => (width * (1 - (values.length - 1 - i) / (length - 1))).toFixed(1);
+  const points = values.map((value, i) =>
+    `${x(i)},${(bottom - value / most * (bottom - top)).toFixed(1)}`
+  ).join(" ");
+  return [
+    svg("polygon", { class: "shade", points: `${x(0)},${bottom} ${points} ${width},${bottom}` }),
+    svg("polyline", { class: "accent", points }),
+    svg("line", { class: "axis", x1: 0, x2: width, y1: bottom, y2: bottom }),
+  ];
+}
+
+/** Draws the last ten minutes of a figure. */
 function drawChart(id, values, length) {
   const chart = byId(id);
   const { width, height } = chart.getBoundingClientRect();
-  const bottom = height - 16;
-  const most = Math.max(...values, 1e-9);
-  const points = values.map((value, i) => {
-    const x = width * (1 - (values.length - 1 - i) / (length - 1));
-    return `${x.toFixed(1)},${(bottom - value / most * (bottom - 14)).toFixed(1)}`;
-  });
-  const start = width * (1 - (values.length - 1) / (length - 1));
   chart.setAttribute("aria-label", `at most ${rounded(Math.max(...values, 0))}`);
   chart.replaceChildren(
-    svg("polygon", {
-      class: "shade",
-      points: `${start},${bottom} ${points.join(" ")} ${width},${bottom}`,
-    }),
-    svg("polyline", { class: "accent", points: points.join(" ") }),
-    svg("line", { class: "axis", x1: 0, x2: width, y1: bottom, y2: bottom }),
+    ...curve(values, length, width, 14, height - 16),
     svg("text", { x: 0, y: 10 }, `at most ${rounded(Math.max(...values, 0))}`),
     svg("text", { x: 0, y: height - 2 }, "10 min ago"),
     svg("text", { x: width, y: height - 2, "text-anchor": "end" }, "now"),
@@ -315,11 +316,14 @@ function showStatus(status) {
   byId("replies").textContent = rounded(replies.at(-1) ?? 0);
   byId("connections").textContent = rounded(status.connections.open);
   byId("refusals").textContent = rounded(refused.at(-1) ?? 0);
+  const small = { class: "small", viewBox: "0 0 100 20", preserveAspectRatio: "none" };
   byId("reasons").replaceChildren(...kinds.map(([reason, values]) => {
     const item = document.createElement("li");
     const count = document.createElement("span");
     count.textContent = `${rounded(values.reduce((a, b) => a + b, 0) * step)} in 10 min`;
-    item.append(reason, count);
+    const chart = svg("svg", small);
+    chart.append(...curve(values, length, 100, 1, 19));
+    item.append(reason, chart, count);
     return item;
   }));
   const error = (seconds) => bound(Math.max(seconds * 1000, 1e-3));
