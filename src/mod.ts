@@ -7,14 +7,25 @@
 
 export type { Clock, Discipline, Timers } from "./clock/clock.ts";
 export { type ClockSetter, openClockSetter } from "./clock/clock_setter.ts";
-export type { Estimate } from "./estimate/discipline.ts";
+export type { Estimate, News } from "./estimate/discipline.ts";
+export type { Bounds } from "./estimate/envelope.ts";
+export type { Interval } from "./estimate/exchange.ts";
 export { compare, SyncedClock, type SyncedTime } from "./clock/synced_clock.ts";
 export type { ServerAddress, SocketAddress, TransportName } from "./net/address.ts";
+export type { Sink, Source, Stamper } from "./net/framing.ts";
+export type { BoundSocket } from "./net/libc/socket.ts";
 export type { Certificate, TlsOptions } from "./net/tls.ts";
 export type { Connection, Listener, Network } from "./net/transport.ts";
-export type { Leap } from "./ntp/packet.ts";
+export type {
+  Arrival,
+  Datagram,
+  DatagramListener,
+  DatagramNetwork,
+  DatagramPort,
+} from "./net/udp.ts";
+export type { LEAP, Leap } from "./ntp/packet.ts";
 export type { AdmissionRefusal, Limits } from "./serve/admission.ts";
-export type { Refusal } from "./serve/figures.ts";
+export type { Carrier, CARRIERS, Refusal, REFUSALS } from "./serve/figures.ts";
 export {
   type Counters,
   serve,

@@ -54,13 +54,21 @@ async function displayed(page: Page): Promise<{ offset: number; bound: number }>
     document.getElementById("details")!.textContent!.includes("offset")
   );
   const text = (await page.textContent("#details"))!.replaceAll("\u00a0", " ");
-  const [, sign, offset, unit, bound, boundUnit] = /^offset ([+−]?)([\d.]+) (\S+) ± ([\d.]+) (\S+) /
-    .exec(text)!;
-  const lengths: Record<string, number> = { "µs": 1e-6, ms: 1e-3, s: 1 };
-  return {
-    offset: Number(offset) * lengths[unit!]! * (sign === "−" ? -1 : 1),
-    bound: Number(bound) * lengths[boundUnit!]!,
+  const [, sign, offset, bound] = /^offset ([+−]?)(.*) ± (\S+ \S+) \(/.exec(text)!;
+  const lengths: Record<string, number> = {
+    "µs": 1e-6,
+    ms: 1e-3,
+    s: 1,
+    min: 60,
+    h: 3600,
+    d: 86_400,
   };
+  const seconds = (text: string) =>
+    [...text.matchAll(/([\d.]+) (\S+)/g)].reduce(
+      (sum, [, count, unit]) => sum + Number(count) * lengths[unit!]!,
+      0,
+    );
+  return { offset: seconds(offset!) * (sign === "−" ? -1 : 1), bound: seconds(bound!) };
 }
 
 declare const document: {
@@ -108,7 +116,7 @@ test("its clock is the server's, and it shows so", async (browser, _, url) => {
   }
 });
 
-for (const shift of [1000, -1000]) {
+for (const shift of [1000, -1000, 125_000, -90_061_000]) {
   test(`with a clock shifted by ${shift} ms it shows that`, async (browser, _, url) => {
     const { page, complaints } = await openPage(browser, url);
     await page.addInitScript((shift) => {
@@ -123,6 +131,33 @@ for (const shift of [1000, -1000]) {
     assertEquals(complaints, []);
   });
 }
+
+test("a clock that is set is noticed at the next look", async (browser, _, url) => {
+  const { page } = await openPage(browser, url);
+  await page.addInitScript(() => {
+    const { now } = Date;
+    Date.now = () => now() + ((globalThis as { shift?: number }).shift ?? 0);
+  });
+  await page.goto(url);
+  await displayed(page);
+  await page.evaluate(() => {
+    (globalThis as { shift?: number }).shift = 60_000;
+  });
+  await page.waitForSelector("#verdict:has-text('fast')");
+  const { offset, bound } = await displayed(page);
+  assert(Math.abs(offset + 60) <= bound, `offset ${offset} s ± ${bound} s`);
+});
+
+test("it shows the server even if the clock cannot be measured", async (browser, server, url) => {
+  const { page } = await openPage(browser, url);
+  await page.addInitScript(() => {
+    Date.now = () => 0;
+  });
+  await page.goto(url);
+  await page.waitForSelector("#verdict:has-text('Your clock cannot be measured')");
+  assert(await page.isHidden("#trouble"));
+  await page.waitForSelector(`#facts:has-text('${server.address}')`);
+});
 
 test("charts under load, at any width", async (browser, server, url) => {
   const { page, complaints } = await openPage(browser, url);

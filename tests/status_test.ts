@@ -11,14 +11,16 @@ import config from "../deno.json" with { type: "json" };
 import { type Program, programs, run, ServeProcess, SOURCE } from "../scripts/program.ts";
 import { parseListenAddress } from "../src/net/address.ts";
 import { intersect } from "../src/estimate/envelope.ts";
-import { HeadReader, MAX_HEAD, parseHead } from "../src/net/http.ts";
-import type { Connection } from "../src/net/transport.ts";
+import { HeadReader, MAX_HEAD, parseHead, TOO_LONG } from "../src/net/http.ts";
+import type { Timers } from "../src/clock/clock.ts";
+import type { Connection, Listener } from "../src/net/transport.ts";
 import { Admission } from "../src/serve/admission.ts";
 import { Figures, HOLD_BOUNDS, sum } from "../src/serve/figures.ts";
 import { HttpServer, MAX_CONNECTIONS } from "../src/serve/status/http.ts";
 import { exposition, histogram } from "../src/serve/status/metrics.ts";
 import * as page from "../src/serve/status/page.js";
 import { Site } from "../src/serve/status/site.ts";
+import { Thread } from "../src/serve/thread.ts";
 import { type Client, connect, openAndReset } from "./attackers.ts";
 import { World } from "./simulation/world.ts";
 
@@ -67,6 +69,8 @@ describe("parseHead()", () => {
       ["GET a HTTP/1.1", null],
       ["GET / HTTP/1.1\r\nno header", null],
       ["GET / HTTP/1.1\r\n folded: header", null],
+      ["GET / HTTP/1.1\n\nHost: a", null],
+      ["GET / HTTP/1.1\nHost: a\r\nB: c", get],
       ["\x16\x03\x01", null],
     ] as const
   ) it(JSON.stringify(head), () => assertEquals(parseHead(head), expected));
@@ -91,13 +95,13 @@ Deno.test("HeadReader.read() finds heads however they are cut", async () => {
   const heads = fc.array(fc.stringMatching(/^[a-z \r]{0,20}$/), { maxLength: 5 });
   const cuts = fc.array(fc.integer({ min: 1, max: 9 }), { maxLength: 200 });
   const property = fc.asyncProperty(heads, cuts, async (heads, cuts) => {
-    const bytes = bytesOf(heads.map((head) => `${head}x\r\n\r\n`).join("") + "rest");
+    const bytes = bytesOf(heads.map((head) => `x${head}x\r\n\r\n`).join("") + "rest");
     const parts: Uint8Array[] = [];
     let at = 0;
     for (const cut of cuts) parts.push(bytes.subarray(at, at += cut));
     parts.push(bytes.subarray(at));
     const reader = new HeadReader(pieces(parts.filter(({ length }) => length > 0)), () => 7n);
-    for (const head of heads) assertEquals(await reader.read(), `${head}x`);
+    for (const head of heads) assertEquals(await reader.read(), `x${head}x`);
     assertEquals(await reader.read(), null);
     assert(reader.begun);
   });
@@ -106,10 +110,9 @@ Deno.test("HeadReader.read() finds heads however they are cut", async () => {
 
 Deno.test("HeadReader.read() refuses a head that is too long, and no other", async () => {
   const long = bytesOf("x".repeat(MAX_HEAD - 4) + "\r\n\r\n");
-  assertEquals((await new HeadReader(pieces([long]), () => 0n).read())!.length, MAX_HEAD - 4);
+  assertEquals(await new HeadReader(pieces([long]), () => 0n).read(), "x".repeat(MAX_HEAD - 4));
   const longer = new HeadReader(pieces([bytesOf("x"), long]), () => 0n);
-  const error = await longer.read().catch((error) => error);
-  assert(error instanceof RangeError);
+  assertEquals(await longer.read(), TOO_LONG);
 });
 
 describe("the page", () => {
@@ -148,12 +151,16 @@ describe("the page", () => {
 
   for (
     const [offset, error, expected] of [
-      [1301.2, 4.1, "Your clock is 1.301 s slow, ± 4.1 ms."],
-      [-1301.2, 40, "Your clock is 1.30 s fast, ± 40 ms."],
+      [1301.2, 4.1, "Your clock is 1.3012 s slow, ± 4.1 ms."],
+      [-1301.24, 40, "Your clock is 1.301 s fast, ± 41 ms."],
       [-0.4, 0.0123, "Your clock is 400 µs fast, ± 13 µs."],
       [0.2, 0.3, "Your clock agrees with the server's: no difference can be seen, ± 300 µs."],
-      [90_061_000, 5, "Your clock is 1.042 days slow, ± 5.0 ms."],
-      [-125_000, 1.91, "Your clock is 2.083 min fast, ± 2.0 ms."],
+      [0, 0, "Your clock agrees with the server's: no difference can be seen, ± 0.0 µs."],
+      [90_061_000, 5, "Your clock is 1 d 1 h 1 min 1.0000 s slow, ± 5.0 ms."],
+      [-125_000, 1.91, "Your clock is 2 min 5.0000 s fast, ± 2.0 ms."],
+      [59_999.97, 1, "Your clock is 1 min 0.0000 s slow, ± 1.1 ms."],
+      [999.996, 0.1, "Your clock is 1.00000 s slow, ± 110 µs."],
+      [72_000_000, 30_000, "Your clock is 20 h 0 min 0 s slow, ± 30 s."],
     ] as const
   ) {
     it(`says of ${offset} ms ± ${error} ms: ${expected}`, () => {
@@ -161,9 +168,33 @@ describe("the page", () => {
     });
   }
 
-  it("gives an offset its sign, unless it is none", () => {
-    const signed = (offset: number) => page.signed(offset, 0.1).replaceAll("\u00a0", " ");
-    assertEquals([12.34, -12.34, 0].map(signed), ["+12.3 ms", "−12.3 ms", "0 µs"]);
+  it("shows an offset and a bound that hold, whatever they are rounded to", () => {
+    const magnitude = (least: number, most: number) =>
+      fc.double({ min: least, max: most, noNaN: true }).map((power) => 10 ** power);
+    const lengths: Record<string, number> = {
+      "µs": 1e-3,
+      ms: 1,
+      s: 1e3,
+      min: 6e4,
+      h: 36e5,
+      d: 864e5,
+    };
+    const milliseconds = (text: string) =>
+      text.replace("± ", "").replaceAll("\u00a0", " ").split(" ").reduce(
+        (sum, word, i, words) => i % 2 === 0 ? sum + Number(word) * lengths[words[i + 1]!]! : sum,
+        0,
+      );
+    fc.assert(
+      fc.property(magnitude(-3, 11), magnitude(-2, 5), fc.boolean(), (size, error, fast) => {
+        const { sign, size: text, bound } = page.shown(fast ? -size : size, error);
+        const said = milliseconds(text);
+        assert(said === 0 || sign === (fast ? "−" : "+"));
+        const most = milliseconds(bound.replaceAll("±\u00a0", ""));
+        assert(most < 1.2 * error + 0.001, `${bound} for ${error} ms`);
+        return Math.abs(said - size) + error <= most * (1 + 1e-9) + size * 1e-14;
+      }),
+      { seed, numRuns: 2000 },
+    );
   });
 });
 
@@ -222,7 +253,12 @@ describe("Site", () => {
     const world = new World(1);
     const { clock } = world.host("server");
     const figures = [new Figures(), new Figures()];
-    const options = { transports: ["tcp"], addresses: [], stratum: undefined } as const;
+    const options = {
+      transports: ["tcp"],
+      addresses: [],
+      stratum: undefined,
+      started: { monotonic: clock.monotonic(), realtime: clock.realtime() },
+    } as const;
     const site = new Site(figures, options, clock, () => ({ cpu: 0, residentMemory: 0 }));
     const health = () => {
       const { status, body } = site.respond("/healthz", 0n);
@@ -361,6 +397,66 @@ Deno.test("HTTP: what is no request, too long or too much is told so, and is the
   server.close();
 });
 
+Deno.test("HTTP: lines may end without a carriage return, and empty ones come first", async () => {
+  const { server, open, send, rest } = simulated();
+  const connection = await open();
+  await send(
+    connection,
+    "\r\n\nGET / HTTP/1.1\n\nGET / HTTP/1.1\r\nHost: a\n\r\nGET / HTTP/1.0\n\n",
+  );
+  assertEquals((await rest(connection)).match(/200 OK/g)?.length, 3);
+  server.close();
+});
+
+Deno.test("HTTP: what is no request counts towards --rate too", async () => {
+  const { server, open, send, receive } = simulated(1);
+  const statuses: string[] = [];
+  for (let i = 0; i < 6; i++) {
+    const connection = await open();
+    await send(connection, "nonsense\r\n\r\n");
+    statuses.push((await receive(connection)).slice(9, 12));
+    connection.close();
+  }
+  assertEquals(statuses, ["400", "400", "400", "400", "429", "429"]);
+  server.close();
+});
+
+Deno.test("HTTP: connections that are lost before they are accepted hold up no others", async () => {
+  const host = new World(1).host("server");
+  let served = 0;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const listener: Listener = {
+    transport: "tcp",
+    address: { hostname: "server", port: 80 },
+    accept() {
+      if (++served <= 1000) return Promise.reject(new Deno.errors.NotConnected());
+      resolve();
+      return Promise.resolve(null);
+    },
+    close() {},
+  };
+  const timers: Timers = {
+    after: (seconds) => {
+      assert(seconds >= 1, "it pauses");
+      return () => {};
+    },
+  };
+  const server = new HttpServer([listener], {
+    admission: new Admission(MAX_CONNECTIONS),
+    realtime: () => host.clock.realtime(),
+    timers,
+    respond: () => ({ status: 200, type: "text/plain", body: "" }),
+  });
+  await promise;
+  server.close();
+});
+
+Deno.test("parseHead() takes no longer for a head that is made to be slow", () => {
+  // Instructions are what counts, not time: a pattern that tries all ways needs 32 million steps.
+  const heads = [`GET / HTTP/1.1\r\na:${" ".repeat(8000)}\r\u0085x`, `${"A".repeat(8000)}\n`];
+  for (const head of heads) for (let i = 0; i < 2000; i++) parseHead(head);
+});
+
 Deno.test("HTTP: who asks more often than --rate allows is told so, and disconnected", async () => {
   const { server, open, send, rest } = simulated(2);
   const connection = await open();
@@ -428,6 +524,7 @@ function testProgram(program: Program): void {
     assertEquals(value('tsync_replies_total{transport="tcp"}'), 18);
     assertEquals(value('tsync_refusals_total{transport="tcp",reason="version"}'), 1);
     assertEquals(value('tsync_requests_total{transport="tcp"}'), 19);
+    assertEquals(value('tsync_connections_accepted_total{transport="tcp"}'), 4);
     assertEquals(value('tsync_connections{transport="tcp"}'), 1);
     assertEquals(value('tsync_reply_time_seconds_count{transport="tcp"}'), 18);
     const spent = value('tsync_reply_time_seconds_sum{transport="tcp"}');
@@ -561,6 +658,68 @@ Deno.test("--http is an error where it cannot be had, and nothing listens then",
   const bad = await run(SOURCE, ...args, "host");
   assertEquals(bad.code, 2);
   assertMatch(bad.stderr, /^tsync: --http must be PORT, ADDR:PORT or \[IPv6\]:PORT, .*"host"\n/);
+});
+
+Deno.test("with TLS the counts are TLS's, and HTTP stays HTTP", async () => {
+  await using server = await ServeProcess.start(SOURCE, [
+    ...["--host", "127.0.0.1", "--port", "0", "--http", "localhost:0"],
+    ...[
+      "--tls-cert",
+      "tests/fixtures/tls/server.pem",
+      "--tls-key",
+      "tests/fixtures/tls/server.key",
+    ],
+  ]);
+  const address = await server.nextAddress();
+  const ca = "tests/fixtures/tls/authority.pem";
+  const { code } = await run(SOURCE, "sync", `tls://${server.address}`, "--ca", ca, "--quiet");
+  assertEquals(code, 0);
+  const metrics = await (await fetch(`http://${address}/metrics`)).text();
+  assertMatch(metrics, /^tsync_replies_total\{transport="tls"\} 17$/m);
+  assertMatch(metrics, /^tsync_refusals_total\{transport="tls",reason="tls"\} 0$/m);
+  assert(!metrics.includes('transport="tcp"'));
+});
+
+Deno.test({
+  name: "a thread that dies is told of, and replaced by one that is told the same",
+  sanitizeOps: false, // A worker is not one of the test's own resources.
+  sanitizeResources: false,
+  async fn() {
+    const said: unknown[] = [];
+    let heard = Promise.withResolvers<void>();
+    let restart = Promise.withResolvers<() => void>();
+    const timers: Timers = {
+      after(_, callback) {
+        restart.resolve(callback);
+        return () => {};
+      },
+    };
+    // Says what it is told, and dies of the word.
+    const module = "data:text/javascript," + encodeURIComponent(
+      "onmessage = ({ data }) => { if (data === 'die') throw new Error('of it'); postMessage(data); };",
+    );
+    const thread = new Thread({
+      module: new URL(module),
+      onMessage: (message) => {
+        said.push(message);
+        heard.resolve();
+      },
+      onFailure: (error) => said.push(error),
+    }, timers);
+    for (let life = 0; life < 2; life++) {
+      if (life === 0) thread.start("order");
+      else (await restart.promise)();
+      await heard.promise;
+      assertEquals(thread.running, true);
+      heard = Promise.withResolvers();
+      restart = Promise.withResolvers();
+      thread.post("die");
+      await restart.promise;
+      assertEquals(thread.running, false);
+    }
+    assertEquals(said, ["order", "Uncaught Error: of it", "order", "Uncaught Error: of it"]);
+    thread.end();
+  },
 });
 
 /** All that the documentation names, and all that there is. */

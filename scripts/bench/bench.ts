@@ -155,25 +155,36 @@ async function benchLoad(programs: readonly Program[], directory: string): Promi
   }
 }
 
+/** Of runs with and without a scraper, whose cost is less than what one run differs from the next. */
+const PAIRS = 30;
+
 /** What it costs to be looked at: by a scraper that asks for the metrics each second. */
 async function benchHttp(programs: readonly Program[], directory: string): Promise<void> {
   const load = await compileC(directory, "load");
-  console.log("\nwith --http and a scraper each second, against without, pairs of 2 s, medians");
+  console.log(
+    `\nwith --http and a scraper each second, of the replies without; ${PAIRS} pairs, medians`,
+  );
   for (const program of programs) {
     await using plain = await ServeProcess.start(program, UNLIMITED);
     await using shown = await ServeProcess.start(program, [...UNLIMITED, "--http", "0"]);
     const url = `http://${await shown.nextAddress()}/metrics`;
     const ratios: number[] = [];
     let scrapes = 0;
-    for (let round = 0; round < 4 * ROUNDS; round++) {
-      const without = await measure(load, plain.port, 100);
+    const scraped = async () => {
       const scraper = setInterval(async () => {
         await (await fetch(url)).text();
         scrapes++;
       }, 1000);
-      const beside = await measure(load, shown.port, 100);
+      const { rate } = await measure(load, shown.port, 100);
       clearInterval(scraper);
-      ratios.push(beside.rate / without.rate);
+      return rate;
+    };
+    const alone = async () => (await measure(load, plain.port, 100)).rate;
+    for (let pair = 0; pair < PAIRS; pair++) {
+      // In turn, lest what comes first is always the one.
+      const first = pair % 2 === 0 ? await scraped() : await alone();
+      const second = pair % 2 === 0 ? await alone() : await scraped();
+      ratios.push(pair % 2 === 0 ? first / second : second / first);
     }
     const sorted = ratios.toSorted((a, b) => a - b);
     const at = (fraction: number) => sorted[Math.floor((sorted.length - 1) * fraction)]!.toFixed(3);

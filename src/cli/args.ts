@@ -36,7 +36,8 @@ export class UsageError extends Error {
 /** What can be asked of the program. */
 export type CommandName = "serve" | "sync";
 
-interface Flag {
+/** A flag of a command. */
+export interface Flag {
   /** Without dashes; a name of one character has one dash, others have two. */
   readonly name: string;
   /** What stands for its value in the help. A flag without one is on or off. */
@@ -46,7 +47,8 @@ interface Flag {
   readonly help: string;
 }
 
-interface Command {
+/** What the help of a command says. */
+export interface Command {
   readonly synopsis: string;
   readonly about: string;
   readonly flags: readonly Flag[];
@@ -55,7 +57,8 @@ interface Command {
 
 const HELP: Flag = { name: "help", help: "show this help" };
 
-const COMMANDS: Readonly<Record<CommandName, Command>> = {
+/** All commands and their flags. */
+export const COMMANDS: Readonly<Record<CommandName, Command>> = {
   serve: {
     synopsis: "tsync serve [options]",
     about: "Answer time requests until SIGINT or SIGTERM.",

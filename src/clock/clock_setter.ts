@@ -10,9 +10,12 @@ import { LIBC_PATHS, openLibc } from "./libc.ts";
 
 /** Sets a clock. Both throw a sentence if it cannot be set; it is as it was then. */
 export interface ClockSetter {
-  /** Adds so many nanoseconds at once. */
+  /** Adds so many nanoseconds at once; below zero it sets the clock back. */
   step(by: bigint): void;
-  /** Adds so many nanoseconds little by little, and no more of what is left of an earlier such call. */
+  /**
+   * Adds so many nanoseconds little by little, and no more of what is left of an earlier such call;
+   * below zero the clock loses them. The machine's is slewed by whole microseconds.
+   */
   slew(by: bigint): void;
 }
 
@@ -30,10 +33,12 @@ const SYMBOLS = {
 } as const;
 
 /**
- * Opens the machine's clock for setting. Nothing is set before one of the functions is called.
+ * Opens the machine's clock for setting. Nothing is set before one of the functions is called, and
+ * only that takes a privilege: root's, or `CAP_SYS_TIME` on Linux.
  *
- * @param paths Where to look for libc. Default {@linkcode LIBC_PATHS}.
- * @throws {Error} a sentence, if libc may not be loaded.
+ * @param paths Where to look for libc. Default: where Linux and macOS have it.
+ * @returns What sets it, by nanoseconds; disposing of it unloads libc.
+ * @throws {Error} a sentence, if libc may not be loaded (`--allow-ffi`) or is at none of the paths.
  */
 export function openClockSetter(paths: readonly string[] = LIBC_PATHS): ClockSetter & Disposable {
   const library = openLibc(SYMBOLS, paths);

@@ -24,7 +24,25 @@ export interface SyncedTime {
 /**
  * The local oscillator, corrected by an estimate of what it is off. The system
  * clock is only looked at, to notice that it was set or that the machine slept:
- * until somebody knows more, this clock is not valid then.
+ * until somebody knows more, this clock is not valid then. A {@linkcode Watch} keeps one.
+ *
+ * @example
+ * ```ts
+ * import { assert } from "@std/assert";
+ * import { compare, serve, Watch } from "@tsync/tsync";
+ *
+ * const server = await serve({ hosts: ["127.0.0.1"], port: 0 });
+ * const watch = new Watch({ servers: [`127.0.0.1:${server.addresses[0]!.port}`] });
+ * assert(watch.clock.now() === null); // It is not known yet.
+ * for await (const { state } of watch) {
+ *   assert(state === "synchronised");
+ *   const first = watch.clock.now()!;
+ *   const second = watch.clock.now()!;
+ *   assert(compare(first, second) !== "after"); // `null` as long as their bounds overlap.
+ *   break;
+ * }
+ * await server.stop();
+ * ```
  */
 export class SyncedClock {
   readonly #clock: Clock;
@@ -33,7 +51,11 @@ export class SyncedClock {
   #tie: Tie;
   #last = 0n;
 
-  /** @param clock Its monotonic timeline is that of the estimates. */
+  /**
+   * Makes a clock that is not valid before {@linkcode set} is called.
+   *
+   * @param clock Its monotonic timeline is that of the estimates.
+   */
   constructor(clock: Clock) {
     this.#clock = clock;
     this.#tie = tie(clock);
@@ -64,8 +86,8 @@ export class SyncedClock {
   }
 
   /**
-   * The time, now. Without a poll it goes on, and its bounds grow by what the frequency can still
-   * be.
+   * The time, now, in nanoseconds since the Unix epoch. Without a poll it goes on, and its bounds
+   * grow by what the frequency can still be.
    *
    * @param backward May `time` be earlier than it was before, if that turns out to have been late?
    * Default: no, it stands still meanwhile.
@@ -88,9 +110,10 @@ export class SyncedClock {
 }
 
 /**
- * Which of two moments came first?
+ * Which of two moments came first? They may be those of two machines that keep to the same servers.
  *
- * @returns `null` if that cannot be told.
+ * @returns Whether `a` was before or after `b`; `null` if that cannot be told, since their bounds
+ * overlap.
  */
 export function compare(a: SyncedTime, b: SyncedTime): "before" | "after" | null {
   if (a.latest < b.earliest) return "before";

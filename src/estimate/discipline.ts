@@ -36,7 +36,10 @@ export interface Estimate extends Bounds {
   readonly frequencyBound: number;
 }
 
-/** What a poll says of those before it. */
+/**
+ * What a poll says of those before it: there was none; they agree; the frequency is not what it was;
+ * or the offset was stepped.
+ */
 export type News = "first" | "agrees" | "frequency" | "step";
 
 /** Learns from polls. */

@@ -21,7 +21,9 @@ const DEFAULT_PORTS: Readonly<Record<TransportName, number>> = {
 
 /** An IP address (or a name that resolves to some) and a port. */
 export interface SocketAddress {
+  /** `192.0.2.7`, `2001:db8::7` without brackets, or a name. */
   readonly hostname: string;
+  /** 1 to 65535; 0 where a free one is to be picked. */
   readonly port: number;
 }
 
@@ -29,6 +31,7 @@ export interface SocketAddress {
 export interface ServerAddress extends SocketAddress {
   /** What the user wrote. */
   readonly name: string;
+  /** How it is asked. */
   readonly transport: TransportName;
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-/** Who says when something arrived. */
+/** Who says when something arrived: the kernel, or the program. */
 export type Stamper = "kernel" | "user";
 
 /** When a request left and its reply arrived, as `Clock.monotonic`. */
@@ -19,7 +19,12 @@ export interface Stamps {
 
 /** The half of a connection that is read. */
 export interface Source {
-  /** @returns How many bytes were read into `into`; `null` at the end of the stream. */
+  /**
+   * Waits for bytes, and reads as many as there are and fit.
+   *
+   * @returns How many bytes were read into `into`; `null` at the end of the stream.
+   * @throws if the connection breaks, or is closed meanwhile.
+   */
   read(into: Uint8Array): Promise<number | null>;
   /** When the last bytes read came, as far as the kernel says so; on the reader's timeline. */
   readonly stamped?: bigint | null;
@@ -27,7 +32,12 @@ export interface Source {
 
 /** The half of a connection that is written. */
 export interface Sink {
-  /** @returns How many of `bytes` were taken. */
+  /**
+   * Writes bytes, maybe not all of them.
+   *
+   * @returns How many of `bytes` were taken.
+   * @throws if the connection breaks, or is closed meanwhile.
+   */
   write(bytes: Uint8Array): Promise<number>;
 }
 

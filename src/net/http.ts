@@ -11,6 +11,12 @@ import type { Source } from "./framing.ts";
 /** Bytes that the head of a request may have. */
 export const MAX_HEAD = 8192;
 
+/** What is read in the place of a head that has more. */
+export const TOO_LONG = Symbol("too long");
+
+const CR = 13;
+const LF = 10;
+
 /** A request, as far as it is looked at. */
 export interface HttpRequest {
   readonly method: string;
@@ -27,7 +33,7 @@ export interface HttpRequest {
  * @returns `null` if it is none of HTTP/1.
  */
 export function parseHead(head: string): HttpRequest | null {
-  const [first = "", ...lines] = head.split("\r\n");
+  const [first = "", ...lines] = head.split(/\r?\n/);
   const request = /^([!#$%&'*+.^_`|~\w-]+) (\S+) HTTP\/1\.([01])$/.exec(first);
   if (request === null) return null;
   const [, method = "", target = "", minor] = request;
@@ -35,9 +41,10 @@ export function parseHead(head: string): HttpRequest | null {
   if (path === undefined && target !== "*") return null;
   const headers = new Map<string, string>();
   for (const line of lines) {
-    const header = /^([!#$%&'*+.^_`|~\w-]+):[ \t]*(.*)$/.exec(line);
-    if (header === null) return null;
-    headers.set(header[1]!.toLowerCase(), header[2]!.trim().toLowerCase());
+    const colon = line.indexOf(":");
+    const name = line.slice(0, Math.max(colon, 0));
+    if (!/^[!#$%&'*+.^_`|~\w-]+$/.test(name)) return null;
+    headers.set(name.toLowerCase(), line.slice(colon + 1).trim().toLowerCase());
   }
   const connection = headers.get("connection")?.split(/[ ,]+/) ?? [];
   const hasBody = headers.has("transfer-encoding") ||
@@ -70,15 +77,18 @@ export class HeadReader {
   }
 
   /**
+   * Lines may end without a carriage return, and empty ones before a request are passed over
+   * (RFC 9112, section 2.2).
+   *
    * @returns The next head without the empty line at its end; `null` at the end of the stream.
-   * @throws {RangeError} if it is longer than {@linkcode MAX_HEAD}.
    */
-  async read(): Promise<string | null> {
+  async read(): Promise<string | null | typeof TOO_LONG> {
     for (let searched = 0;;) {
+      this.#passOver();
       const end = this.#end(searched);
-      if (end >= 0) return this.#take(end);
-      searched = Math.max(0, this.#filled - 3);
-      if (this.#filled === MAX_HEAD) throw new RangeError("the head of a request is too long");
+      if (end !== null) return this.#take(end);
+      searched = Math.max(0, this.#filled - 2);
+      if (this.#filled === MAX_HEAD) return TOO_LONG;
       const count = await this.#source.read(this.#bytes.subarray(this.#filled));
       this.arrived = this.#now();
       if (count === null) return null;
@@ -86,22 +96,35 @@ export class HeadReader {
     }
   }
 
-  /** Where the empty line begins, at or after `from`; -1 if it has not come. */
-  #end(from: number): number {
-    const bytes = this.#bytes;
-    for (let i = from; i + 3 < this.#filled; i++) {
-      if (bytes[i] === 13 && bytes[i + 1] === 10 && bytes[i + 2] === 13 && bytes[i + 3] === 10) {
-        return i;
-      }
+  /** Takes away empty lines at the beginning. */
+  #passOver(): void {
+    let count = 0;
+    while (count < this.#filled && (this.#bytes[count] === LF || this.#bytes[count] === CR)) {
+      count++;
     }
-    return -1;
+    if (count > 0) this.#drop(count);
+  }
+
+  /** The last byte of the empty line, at or after `from`; `null` if it has not come. */
+  #end(from: number): number | null {
+    const bytes = this.#bytes;
+    for (let i = from; i < this.#filled; i++) {
+      if (bytes[i] !== LF) continue;
+      const next = bytes[i + 1] === CR ? i + 2 : i + 1;
+      if (next < this.#filled && bytes[next] === LF) return next;
+    }
+    return null;
   }
 
   #take(end: number): string {
     const head = new TextDecoder("latin1").decode(this.#bytes.subarray(0, end));
-    this.#bytes.copyWithin(0, end + 4, this.#filled);
-    this.#filled -= end + 4;
-    return head;
+    this.#drop(end + 1);
+    return head.trimEnd();
+  }
+
+  #drop(count: number): void {
+    this.#bytes.copyWithin(0, count, this.#filled);
+    this.#filled -= count;
   }
 }
 

@@ -56,9 +56,16 @@ export interface Connection extends Source, Sink {
 
 /** Something that connections come from. */
 export interface Listener {
+  /** Are its connections ones with TLS? */
   readonly transport: "tcp" | "tls";
+  /** Where it listens; a port of 0 has become the one that was picked. */
   readonly address: SocketAddress;
-  /** @returns The next connection; `null` once the listener is closed. */
+  /**
+   * Waits for a connection.
+   *
+   * @returns The next connection; `null` once the listener is closed.
+   * @throws if one cannot be accepted; the next one may be.
+   */
   accept(): Promise<Connection | null>;
   /**
    * With TLS: shows another certificate to those who connect from now on.
@@ -66,6 +73,7 @@ export interface Listener {
    * @throws if it is none; the old one is shown on then.
    */
   renew?(certificate: Certificate): void;
+  /** Takes no more connections; those there are go on. */
   close(): void;
 }
 
@@ -75,11 +83,23 @@ export interface Network extends DatagramNetwork {
    * The IP addresses of a name, in the order of preference.
    *
    * @param family Only addresses of this family; `undefined` for both.
+   * @throws if they cannot be looked up; if there is no such name, with `code` `"ENOTFOUND"`.
    */
   resolve(hostname: string, family: 4 | 6 | undefined): Promise<string[]>;
-  /** @param secure Is {@linkcode Connection.startTls} to follow? Default: no. */
+  /**
+   * Connects to a server.
+   *
+   * @param signal Ends the attempt.
+   * @param secure Is {@linkcode Connection.startTls} to follow? Default: no.
+   * @throws if the server cannot be reached, or the signal is aborted.
+   */
   connect(address: SocketAddress, signal: AbortSignal, secure?: boolean): Promise<Connection>;
-  /** @param certificate Listens for connections with TLS. */
+  /**
+   * Listens for connections.
+   *
+   * @param certificate If there is one: for connections with TLS.
+   * @throws if the address cannot be had, or the certificate is none.
+   */
   listen(address: SocketAddress, certificate?: Certificate): Listener;
   /**
    * Binds a socket that the kernel stamps, for a worker: `null` where that cannot be.
@@ -304,6 +324,13 @@ export function errorText(error: unknown): string {
   if (error instanceof Deno.errors.ConnectionReset) return "connection reset";
   const text = error instanceof Error ? error.message : String(error);
   return text.replace(/ \(os error \d+\)$/, "");
+}
+
+/** Does an error of `accept` say that a connection ended before? That is no trouble of the listener's. */
+export function isLost(error: unknown): boolean {
+  return error instanceof Deno.errors.NotConnected ||
+    error instanceof Deno.errors.ConnectionAborted ||
+    error instanceof Deno.errors.ConnectionReset;
 }
 
 /** Does an error of `resolve` say that there is no such name, rather than that nobody could be asked? */

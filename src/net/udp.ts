@@ -13,22 +13,31 @@ import { libcSockets } from "./libc/socket.ts";
 
 /** A server's end, stamped by the program. */
 export interface DatagramListener {
+  /** Where it listens; a port of 0 has become the one that was picked. */
   readonly address: SocketAddress;
-  /** @returns The next datagram; `null` once it is closed. */
+  /**
+   * Waits for a datagram.
+   *
+   * @returns The next datagram; `null` once it is closed.
+   */
   receive(): Promise<Datagram | null>;
   /** Sends, or fails to: nobody is told. */
   send(bytes: Uint8Array, to: SocketAddress): void;
+  /** Takes no more datagrams. */
   close(): void;
 }
 
 /** What came, and from whom. */
 export interface Datagram {
+  /** All that it holds, of whatever length. */
   readonly bytes: Uint8Array;
+  /** Where an answer goes. */
   readonly sender: SocketAddress;
 }
 
 /** A client's end, with a source port of its own, that hears nobody but one server. */
 export interface DatagramPort {
+  /** Sends to the server, or fails to: that is like a datagram that is lost on the way. */
   send(bytes: Uint8Array<ArrayBuffer>): void;
   /**
    * Waits for a datagram.
@@ -37,6 +46,7 @@ export interface DatagramPort {
    * @throws {Deno.errors.ConnectionRefused} if the other machine says that nobody listens.
    */
   receive(into: Uint8Array): Promise<Arrival | null>;
+  /** Gives the source port back. */
   close(): void;
 }
 
@@ -52,8 +62,19 @@ export interface Arrival {
 
 /** Where datagrams come from: the operating system's network, or a simulated one. */
 export interface DatagramNetwork {
-  /** @throws if the address cannot be had. */
+  /**
+   * Opens a server's end.
+   *
+   * @throws if the address cannot be had.
+   */
   listenDatagrams(address: SocketAddress): DatagramListener;
+  /**
+   * Opens a client's end.
+   *
+   * @param server Whom it is to hear.
+   * @param clock Says when datagrams come.
+   * @throws if the server cannot be reached from here.
+   */
   openDatagrams(server: SocketAddress, clock: Clock): DatagramPort;
 }
 

@@ -8,7 +8,7 @@
 /** Why a connection was closed by the server, or lost, or a datagram not answered with the time. */
 export type Refusal = typeof REFUSALS[number];
 
-/** All of them. */
+/** All that a {@linkcode Refusal} can be. */
 export const REFUSALS = [
   "version",
   "mode",
@@ -23,11 +23,11 @@ export const REFUSALS = [
   "reset",
 ] as const;
 
-/** What messages come by. */
+/** What messages come by; TLS counts as `tcp`. */
 export type Carrier = typeof CARRIERS[number];
 
-/** Both. */
-const CARRIERS = ["tcp", "udp"] as const;
+/** Both that a {@linkcode Carrier} can be. */
+export const CARRIERS = ["tcp", "udp"] as const;
 
 /**
  * Upper bounds of the classes into which replies are sorted by the time that the server held the

@@ -17,6 +17,7 @@ import type { Certificate } from "../net/tls.ts";
 import {
   type Connection,
   errorText,
+  isLost,
   type Listener,
   type Network,
   systemNetwork,
@@ -93,9 +94,14 @@ export interface ServeOptions extends Limits {
   idleTimeout?: number | undefined;
   /** Told of everything worth a line in a log. */
   onEvent?: ((event: ServerEvent) => void) | undefined;
-  /** The world outside. Default: the machine's. */
+  /**
+   * The clock whose time is told. Default: the machine's. Sockets that {@linkcode Network.bind}
+   * gives have a thread of their own, which always tells the machine's.
+   */
   clock?: Clock | undefined;
+  /** Where clients come from. Default: the machine's network. */
   network?: Network | undefined;
+  /** What runs things later. Default: the runtime's. */
   timers?: Timers | undefined;
 }
 
@@ -119,8 +125,11 @@ export interface Server {
 
 /** What a server counts. */
 export interface Counters {
+  /** Connections that were admitted, open or not. */
   connections: number;
+  /** Replies with the time, on all transports. */
   replies: number;
+  /** Connections closed or lost, and datagrams not answered with the time, by reason. */
   refusals: Record<Refusal, number>;
 }
 
@@ -134,13 +143,26 @@ const ACCEPT_PAUSE = 0.1;
 const IDLE_TIMEOUT = 300;
 
 /**
- * Starts a server.
+ * Starts a server. It tells the local clock's time, and never sets it.
  *
  * @returns Once it listens on all its addresses.
  * @throws {Error} a sentence, if it cannot listen on one of them, or cannot have the kernel's
  * timestamps although it should; no socket is left open then.
  * @throws {RangeError} if a number is out of range.
  * @throws {SyntaxError} if a prefix to allow or deny is none.
+ * @throws {TypeError} if it is to have both the kernel's timestamps and TLS.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { serve, sync } from "@tsync/tsync";
+ *
+ * const server = await serve({ hosts: ["127.0.0.1"], port: 0, stratum: 3 });
+ * const [address] = server.addresses; // With the port that was picked.
+ * const { servers } = await sync({ servers: [`127.0.0.1:${address!.port}`] });
+ * assertEquals(servers[0]!.figures!.stratum, 3);
+ * await server.stop();
+ * ```
  */
 export async function serve(options: ServeOptions = {}): Promise<Server> {
   const { stratum } = options;
@@ -228,13 +250,6 @@ function placeOf(transport: Place["transport"]): (bound: Bound) => Place {
   return (bound) => ({ transport, address: bound.address, stamped: "fd" in bound });
 }
 
-/** Did a connection end before it was accepted? That is no trouble of the listener's. */
-function isLost(error: unknown): boolean {
-  return error instanceof Deno.errors.NotConnected ||
-    error instanceof Deno.errors.ConnectionAborted ||
-    error instanceof Deno.errors.ConnectionReset;
-}
-
 class NtpServer implements Server {
   readonly addresses: readonly SocketAddress[];
   /** What this thread counts, and what all do. */
@@ -258,7 +273,7 @@ class NtpServer implements Server {
   readonly #untold = new Map<Kind, number>();
   readonly #told = new Set<Kind | "accept-failed">();
   #status: StatusService | null = null;
-  /** What has gone wrong in this tick that keeps clients from being answered. */
+  /** What keeps clients from being answered, as of this tick. */
   #trouble: string | null = null;
   readonly #stopping = Promise.withResolvers<void>();
   #cancelTick = () => {};
@@ -302,6 +317,7 @@ class NtpServer implements Server {
       transports: [...new Set(this.#places.map(({ transport }) => transport))],
       addresses: this.#places.map((place) => `${place.transport} ${formatAddress(place.address)}`),
       stratum: this.#stratum,
+      started: { monotonic: this.#clock.monotonic(), realtime: this.#clock.realtime() },
       limits: { allow, deny, rate },
       figures: this.#all.map(({ shared }) => shared),
     };
@@ -397,7 +413,7 @@ class NtpServer implements Server {
 
   /** Tells that a thread has failed that answers. */
   failed(event: { event: "worker-failed"; error: string }): void {
-    this.#trouble = `the thread that answers has failed: ${event.error}`;
+    this.#status?.tell(this.#trouble = `the thread that answers has failed: ${event.error}`);
     this.notify(event);
   }
 
@@ -419,7 +435,8 @@ class NtpServer implements Server {
     this.#told.clear();
     for (const kind of this.#untold.keys()) this.#tell(kind);
     this.#status?.tell(this.#trouble);
-    this.#trouble = null;
+    // What is still so will be found to be so again, but for a thread: it is awaited.
+    if (this.#services.every(({ running }) => running)) this.#trouble = null;
     this.#cancelTick = this.#timers.after(TICK, () => this.#tick());
   }
 

@@ -19,6 +19,8 @@ import { Thread } from "./thread.ts";
 /** Answers by itself, and counts. */
 export interface Service {
   readonly figures: Figures;
+  /** Does it answer at present? */
+  readonly running: boolean;
   start(): void;
   /** Once a second: what the server says of its own clock. */
   announce(announced: Uint8Array, now: bigint): void;
@@ -69,6 +71,10 @@ export class WorkerService implements Service {
     this.#thread.start(this.#order);
   }
 
+  get running(): boolean {
+    return this.#thread.running;
+  }
+
   announce(): void {}
 
   stop(): Promise<void> {
@@ -102,6 +108,10 @@ export class EventLoopService implements Service {
 
   start(): void {
     this.#running = this.#run();
+  }
+
+  get running(): boolean {
+    return this.#running !== null;
   }
 
   announce(announced: Uint8Array, now: bigint): void {

@@ -41,7 +41,11 @@ export function decide(
   return Math.abs(offset!) > threshold ? "step" : "slew";
 }
 
-/** Corrects the system clock by one fix after another. */
+/**
+ * Corrects the system clock by one fix after another. An offset within its error bound is left
+ * alone, up to the threshold the clock is slewed, beyond that stepped; but by more than 1000 s only
+ * if it has never been right before (RFC 5905, section 11.2.1).
+ */
 export class Corrector {
   readonly #setter: ClockSetter;
   readonly #threshold: number;
@@ -50,7 +54,11 @@ export class Corrector {
   #isSlewing = false;
 
   /**
-   * @param threshold Seconds beyond which the clock is stepped.
+   * The clock is left alone until the first fix.
+   *
+   * @param setter Sets the clock that the fixes are of.
+   * @param threshold Seconds beyond which the clock is stepped, 0 to 1000. Default 0.128 (RFC 5905,
+   * section 11.3).
    * @throws {RangeError} if it is no such number.
    */
   constructor(setter: ClockSetter, threshold: number = STEP_THRESHOLD) {

@@ -22,11 +22,14 @@ export interface Fix {
   readonly localTime: bigint;
   /** Seconds to add to the local clock to have the servers' time. */
   readonly offset: number | null;
-  /** Seconds by which the offset can be wrong, at most, in either direction. */
+  /**
+   * Seconds by which the offset can be wrong, at most, in either direction. If several servers were
+   * asked, how wrong they can be themselves is in it.
+   */
   readonly errorBound: number | null;
   /** Seconds: the least round trip to a truechimer. */
   readonly delay: number | null;
-  /** The leap second that is due. */
+  /** The leap second that is due, as the truechimer with the least delay says. */
   readonly leap: Leap | null;
   /** One for each server asked, in order. */
   readonly servers: readonly ServerReport[];
@@ -38,7 +41,12 @@ export interface ServerReport {
   readonly name: string;
   /** Its IP address and port, if it is known. */
   readonly address: string | null;
+  /** How it was asked. */
   readonly transport: TransportName;
+  /**
+   * Does it agree with the majority (RFC 5905, section 11.2.1)? `falseticker`: it does not, or there
+   * is none. `unreachable`: it did not answer. `invalid`: what it said cannot be believed.
+   */
   readonly status: "truechimer" | "falseticker" | "unreachable" | "invalid";
   /** What was measured; `null` if the server is unreachable or invalid. */
   readonly figures: ServerFigures | null;
@@ -54,19 +62,24 @@ export interface ServerFigures {
   readonly errorBound: number;
   /** Seconds: the least round trip. */
   readonly delay: number;
-  /** Seconds: see `jitter` in `envelope.ts`. */
+  /**
+   * Seconds: how much the exchanges' offsets scatter about that of the one with the least delay, as
+   * a root mean square (RFC 5905, section 10); 0 for a single exchange.
+   */
   readonly jitter: number;
   /** Each exchange for itself, in order: seconds. */
   readonly exchanges: readonly { readonly offset: number; readonly delay: number }[];
+  /** 1: it has a reference clock; 2 to 15: it gets its time from a server. */
   readonly stratum: number;
-  /** As text, see `referenceIdText`. */
+  /** Its reference: letters such as `GPS` or `LOCL`, or the IPv4 address that it mostly is. */
   readonly referenceId: string;
-  /** Seconds. */
+  /** Seconds, round trip from it to its reference clock. */
   readonly rootDelay: number;
-  /** Seconds. */
+  /** Seconds, its greatest error with respect to its reference clock. */
   readonly rootDispersion: number;
+  /** The leap second that it announces. */
   readonly leap: Leap;
-  /** Who took T4. */
+  /** Who took T4: the kernel, if it did each time. */
   readonly timestamps: "user" | "kernel";
 }
 

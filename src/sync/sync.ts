@@ -21,7 +21,11 @@ import { combine, type Fix, type Poll } from "./fix.ts";
 
 /** How to take a fix. */
 export interface SyncOptions {
-  /** Whom to ask, as `parseServerAddress` reads it. Default: `localhost`. */
+  /**
+   * Whom to ask: `host`, `host:port`, `[v6]:port` or a bare IPv6 address, each of them alone or
+   * after `tcp://` (the default), `tls://` or `ntp://`. Without a port it is 10085, with `ntp://`
+   * 123. Default: `localhost`.
+   */
   servers?: readonly string[] | undefined;
   /** Exchanges per server, at least 1. Default 16; with `ntp://` 4, two seconds apart. */
   samples?: number | undefined;
@@ -43,10 +47,13 @@ export interface SyncOptions {
   signal?: AbortSignal | undefined;
   /** Told after each exchange how many of all are done. */
   onProgress?: ((done: number, all: number) => void) | undefined;
-  /** The world outside. Default: the machine's. */
+  /** The local clock, which the offset is to be added to. Default: the machine's. */
   clock?: Clock | undefined;
+  /** Where the servers are. Default: the machine's network. */
   network?: Network | undefined;
+  /** What runs things later. Default: the runtime's. */
   timers?: Timers | undefined;
+  /** 64 bits that nobody can guess, for each request others. Default: random ones. */
   nonce?: (() => bigint) | undefined;
 }
 
@@ -57,8 +64,10 @@ const DEFAULT_SAMPLES: Readonly<Record<TransportName, number>> = { tcp: 16, tls:
 const ATTEMPTS = 3;
 
 /**
- * Asks all servers side by side and takes what a majority agrees on.
+ * Asks all servers side by side and takes what a majority agrees on. The local clock is not set.
  *
+ * @returns The offset, servers' time minus local clock, and its error bound, in seconds. Both are
+ * `null` if no majority agrees or nobody answers: that is no error.
  * @throws {SyntaxError} if a server's name is none.
  * @throws {RangeError} if a number is out of range.
  * @throws The signal's reason, if it is aborted.
@@ -66,9 +75,16 @@ const ATTEMPTS = 3;
  * be had although they should.
  *
  * @example
- * ```ts ignore
- * const fix = await sync({ servers: ["time.example"] });
- * if (fix.synchronised) console.log(`${fix.offset} s ± ${fix.errorBound} s`);
+ * ```ts
+ * import { assert } from "@std/assert";
+ * import { serve, sync } from "@tsync/tsync";
+ *
+ * const server = await serve({ hosts: ["127.0.0.1"], port: 0 });
+ * const fix = await sync({ servers: [`127.0.0.1:${server.addresses[0]!.port}`] });
+ * assert(fix.synchronised);
+ * // It is the same clock at both ends: the true offset is 0.
+ * assert(Math.abs(fix.offset!) <= fix.errorBound!);
+ * await server.stop();
  * ```
  */
 export async function sync(options: SyncOptions = {}): Promise<Fix> {

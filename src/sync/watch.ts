@@ -30,16 +30,20 @@ export type State = "synchronising" | "synchronised" | "holdover";
 export interface Update {
   /** The poll itself; without figures if it is not believed. */
   readonly fix: Fix;
+  /** Is the clock kept, after this poll? */
   readonly state: State;
   /**
    * What is new: the poll agrees with what was known; or the frequency is not what it was; or the
-   * servers' clock was set, or slewed by more than `WANDER`; or the local clock was set, or the
+   * servers' clock was set, or slewed by more than 15 ppm; or the local clock was set, or the
    * machine slept; or there is no fix; or too few servers answer to contradict what was known.
    */
   readonly news: News | "disturbed" | "lost" | "contradicted";
-  /** The servers' clock against the local oscillator, as a fraction; `null` if it is not known. */
+  /**
+   * The servers' clock against the local oscillator, as a fraction; above zero if theirs is the
+   * faster; `null` if it is not known.
+   */
   readonly frequency: number | null;
-  /** It is within this of that. */
+  /** The frequency can be wrong by this, at most, in either direction: a fraction. */
   readonly frequencyBound: number | null;
   /** Seconds until the next poll. */
   readonly interval: number;
@@ -63,7 +67,26 @@ const GROWTH = 1 / 8;
 /** Seconds between two looks at the local clock. */
 const LOOK = 1;
 
-/** Keeps a clock. */
+/**
+ * Keeps a clock. It polls while it is iterated over, and in between the clock goes on.
+ *
+ * @example
+ * ```ts
+ * import { assert } from "@std/assert";
+ * import { serve, Watch } from "@tsync/tsync";
+ *
+ * const server = await serve({ hosts: ["127.0.0.1"], port: 0 });
+ * const watch = new Watch({ servers: [`127.0.0.1:${server.addresses[0]!.port}`] });
+ * for await (const { state } of watch) {
+ *   assert(state === "synchronised");
+ *   // At any moment, not only after a poll: the time and the earliest and latest that it can be.
+ *   const now = watch.clock.now();
+ *   assert(now !== null && now.earliest <= now.time && now.time <= now.latest);
+ *   break; // It ends with this, or with the options' signal.
+ * }
+ * await server.stop();
+ * ```
+ */
 export class Watch {
   /** The clock that is kept. */
   readonly clock: SyncedClock;
@@ -86,6 +109,8 @@ export class Watch {
   #cancelLook = () => {};
 
   /**
+   * Nobody is asked before it is iterated over.
+   *
    * @throws {RangeError | SyntaxError} if the options make no sense.
    * @throws {Error} a sentence, if the local clock cannot be read, or the kernel's timestamps cannot
    * be had although they should.

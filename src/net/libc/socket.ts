@@ -139,12 +139,15 @@ function stamp(libc: Libc, fd: number): void {
 
 /** A server's socket. */
 export interface BoundSocket {
+  /** What comes by it: connections, or datagrams. */
   readonly transport: "tcp" | "udp";
   /** Its descriptor, good in all threads of this process. */
   readonly fd: number;
+  /** Where it listens; a port of 0 has become the one that was picked. */
   readonly address: SocketAddress;
   /** Takes no more connections; whoever waits for some is woken. */
   shut(): void;
+  /** Gives it back. Nobody may use its descriptor any more. */
   close(): void;
 }
 

@@ -7,8 +7,15 @@
  */
 
 import type { Timers } from "../../clock/clock.ts";
-import { encodeResponse, HeadReader, type HttpResponse, parseHead } from "../../net/http.ts";
-import type { Connection, Listener } from "../../net/transport.ts";
+import {
+  encodeResponse,
+  HeadReader,
+  type HttpRequest,
+  type HttpResponse,
+  MAX_HEAD,
+  parseHead,
+} from "../../net/http.ts";
+import { type Connection, isLost, type Listener } from "../../net/transport.ts";
 import type { Admission, Client } from "../admission.ts";
 import { Watched } from "../stillness.ts";
 
@@ -84,8 +91,9 @@ export class HttpServer {
         const client = admission.connect(connection.remote.hostname, realtime());
         if (typeof client === "string") connection.close();
         else this.#converse(connection, client);
-      } catch {
-        // It was reset before it was accepted, or there are no descriptors: there will be.
+      } catch (error) {
+        if (isLost(error)) continue;
+        // There are no descriptors: there will be.
         await new Promise<void>((resolve) => this.#context.timers.after(ACCEPT_PAUSE, resolve));
       }
     }
@@ -138,36 +146,32 @@ class Conversation extends Watched {
 
   /** @returns May another request follow? */
   async #exchange(): Promise<boolean> {
-    let response: HttpResponse;
-    let last = true;
-    try {
-      const head = await this.#reader.read();
-      if (head === null) return false;
-      const request = parseHead(head);
-      const { arrived } = this.#reader;
-      const { admission, respond } = this.#context;
-      if (request === null) response = failure(400, "this is no request of HTTP/1.1");
-      else if (!admission.request(this.#client, arrived)) {
-        response = failure(429, "this address asks more often than --rate allows");
-      } else {
-        const { method } = request;
-        last = !request.keepAlive || method !== "GET";
-        response = method === "GET"
-          ? respond(request.path, arrived)
-          : { ...failure(405, "only GET is answered"), headers: { allow: "GET" } };
-        // Whoever asks for a head alone takes no body.
-        if (method === "HEAD") response = { ...response, body: "" };
-      }
-    } catch (error) {
-      if (!(error instanceof RangeError)) throw error;
-      response = failure(431, error.message);
-    }
+    const head = await this.#reader.read();
+    if (head === null) return false;
+    const { arrived } = this.#reader;
+    const request = typeof head === "string" ? parseHead(head) : null;
+    const response = !this.#context.admission.request(this.#client, arrived)
+      ? failure(429, "this address asks more often than --rate allows")
+      : typeof head !== "string"
+      ? failure(431, `the head of a request may have ${MAX_HEAD} bytes`)
+      : request === null
+      ? failure(400, "this is no request of HTTP/1.1")
+      : this.#respond(request, arrived);
+    const last = response.status !== 200 && response.status !== 404 && response.status !== 503 ||
+      !request!.keepAlive;
     this.#busy = true;
     await this.#write(encodeResponse(response, last));
     if (last) await this.#end();
     this.#busy = false;
     this.replies++;
     return !last;
+  }
+
+  #respond({ method, path }: HttpRequest, arrived: bigint): HttpResponse {
+    if (method === "GET") return this.#context.respond(path, arrived);
+    const refusal = { ...failure(405, "only GET is answered"), headers: { allow: "GET" } };
+    // Whoever asks for a head alone takes no body.
+    return method === "HEAD" ? { ...refusal, body: "" } : refusal;
   }
 
   async #write(bytes: Uint8Array): Promise<void> {

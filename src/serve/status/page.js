@@ -22,6 +22,9 @@ const MAX_DRIFT = 100e-6;
 /** Milliseconds by which the clock may leave the monotonic timeline in a measurement, but for slewing. */
 const STEP = 5;
 
+/** Measurements in a row that a clock which is set meanwhile may spoil. */
+const ATTEMPTS = 3;
+
 /**
  * @typedef {{ t1: number, t2: number, t3: number, t4: number }} Exchange Milliseconds.
  * @typedef {{ lower: number, upper: number }} Interval Of offsets, server less browser.
@@ -45,31 +48,40 @@ export function intersect(exchanges, at, precision) {
   return lower <= upper ? { lower, upper } : null;
 }
 
-/** With their lengths in milliseconds. */
-const UNITS = [["days", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1000], ["ms", 1], [
-  "µs",
-  1e-3,
-]];
+/** Units with their lengths in milliseconds: one of them, or for what is long all that it takes. */
+const UNITS = [["s", 1000], ["ms", 1], ["µs", 1e-3]];
+const LONG_UNITS = [["d", 86_400_000], ["h", 3_600_000], ["min", 60_000]];
 
 /**
- * A duration in the unit that suits it, with no more digits than mean something.
+ * A duration in the unit that suits it.
  *
- * @param {number} milliseconds
- * @param {number} bound Milliseconds by which it can be wrong; what is below its first digit is left out.
+ * @param {number} count How many of
+ * @param {number} place so many milliseconds, a power of ten: what is less is not shown.
  */
-export function duration(milliseconds, bound) {
-  const size = Math.abs(milliseconds);
-  const [unit, length] = UNITS.find((each) => size >= each[1]) ?? ["µs", 1e-3];
-  // At most three digits after the point: of days, that is a minute and a half.
-  const digits = Math.min(3, Math.max(0, Math.ceil(Math.log10(length / bound) - 1e-9)));
-  return `${(size / length).toFixed(digits)}\u00a0${unit}`;
+export function duration(count, place) {
+  const size = Math.max(count, 1) * place;
+  const [unit, length] = UNITS.find((each) => size >= each[1]) ?? UNITS[2];
+  const parts = [];
+  let rest = count;
+  for (const [unit, length] of LONG_UNITS) {
+    const whole = Math.floor(rest * place / length);
+    if (whole === 0 && parts.length === 0) continue;
+    rest -= Math.round(whole * length / place);
+    parts.push(`${whole}\u00a0${unit}`);
+  }
+  const digits = Math.max(0, Math.round(Math.log10(length / place)));
+  parts.push(`${(rest * place / length).toFixed(digits)}\u00a0${unit}`);
+  return parts.join(" ");
 }
 
-/** The same with its sign, if it has one. */
-export function signed(milliseconds, bound) {
-  const text = duration(milliseconds, bound);
-  if (!/[1-9]/.test(text)) return text;
-  return (milliseconds < 0 ? "−" : "+") + text;
+/** The power of ten that is the second digit of some milliseconds. */
+const secondDigit = (milliseconds) =>
+  10 ** (Math.floor(Math.log10(Math.max(milliseconds, 1e-3))) - 1);
+
+/** With two digits, rounded. */
+function rough(milliseconds) {
+  const place = secondDigit(milliseconds);
+  return duration(Math.round(milliseconds / place), place);
 }
 
 /**
@@ -78,9 +90,23 @@ export function signed(milliseconds, bound) {
  * @param {number} milliseconds
  */
 export function bound(milliseconds) {
-  const place = 10 ** (Math.floor(Math.log10(milliseconds)) - 1);
-  const rounded = Math.ceil(milliseconds / place - 1e-9) * place;
-  return `±\u00a0${duration(rounded, place)}`;
+  const place = secondDigit(milliseconds);
+  return `±\u00a0${duration(Math.ceil(milliseconds / place - 1e-9), place)}`;
+}
+
+/**
+ * An offset's size with only the digits that its bound leaves it, and the bound, with what
+ * rounding the offset loses: what is shown holds.
+ *
+ * @param {number} offset Milliseconds.
+ * @param {number} error Milliseconds.
+ */
+export function shown(offset, error) {
+  const place = secondDigit(error);
+  const count = Math.round(Math.abs(offset) / place);
+  const lost = Math.abs(Math.abs(offset) - count * place);
+  const sign = count === 0 ? "" : offset < 0 ? "−" : "+";
+  return { sign, size: duration(count, place), bound: bound(error + lost) };
 }
 
 /**
@@ -93,8 +119,8 @@ export function verdict(offset, error) {
   if (Math.abs(offset) <= error) {
     return `Your clock agrees with the server's: no difference can be seen, ${bound(error)}.`;
   }
-  const which = offset > 0 ? "slow" : "fast";
-  return `Your clock is ${duration(offset, error)} ${which}, ${bound(error)}.`;
+  const { size, bound: most } = shown(offset, error);
+  return `Your clock is ${size} ${offset > 0 ? "slow" : "fast"}, ${most}.`;
 }
 
 /** Milliseconds, as coarse as browsers make them: the least step that can be seen. */
@@ -132,7 +158,10 @@ function tie(resolution, attempts = 5) {
         attempt++;
         break;
       }
-      if (after > patience) throw new Error("this browser's clock stands still");
+      if (after > patience) {
+        if (best.error < Infinity) return best;
+        throw new Error("your clock does not go on from one millisecond to the next");
+      }
       before = start;
     }
   }
@@ -144,7 +173,7 @@ async function get(path) {
   const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
   // Read before anything else is waited for.
   const arrived = performance.now();
-  if (!response.ok) throw new Error(`${path}: ${response.status}`);
+  if (!response.ok) throw new Error((await response.text()).trim());
   return { arrived, body: await response.json() };
 }
 
@@ -196,6 +225,8 @@ async function measure() {
     /** The server's time less `performance.now()`. */
     server: (lower + upper) / 2 + origin,
     at: last.monotonic,
+    /** The clock less `performance.now()`. */
+    tied: last.clock - last.monotonic,
     shift,
     interval,
     exchanges,
@@ -216,6 +247,11 @@ function svg(name, attributes, text = "") {
 
 /** @param {string} id */
 const byId = (id) => document.getElementById(id);
+
+function signed(offset, error) {
+  const { sign, size } = shown(offset, error);
+  return sign + size;
+}
 
 /**
  * Draws what each exchange proves, one below the other.
@@ -256,8 +292,8 @@ function drawExchanges({ exchanges, interval, shift, offset, error }) {
   });
   parts.push(svg("line", { class: "axis", x1: 0, x2: width, y1: bottom, y2: bottom }));
   const labels = [
-    [0, "start", signed(middle + shift - reach, reach / 10)],
-    [width, "end", signed(middle + shift + reach, reach / 10)],
+    [0, "start", signed(middle + shift - reach, reach)],
+    [width, "end", signed(middle + shift + reach, reach)],
     [width / 2, "middle", `offset ${signed(offset, error)}`],
   ];
   for (const [at, anchor, text] of labels) {
@@ -326,7 +362,7 @@ function showStatus(status) {
     item.append(reason, chart, count);
     return item;
   }));
-  const error = (seconds) => bound(Math.max(seconds * 1000, 1e-3));
+  const error = (seconds) => bound(seconds * 1000);
   const facts = {
     "Server's own clock": clock === null
       ? "what keeps it right cannot be asked here"
@@ -340,7 +376,7 @@ function showStatus(status) {
     "In all": `${rounded(status.replies)} replies on ${
       rounded(status.connections.total)
     } connections`,
-    "Up for": duration(status.uptime * 1000, 10 ** Math.floor(Math.log10(status.uptime * 100 + 1))),
+    "Up for": duration(Math.floor(status.uptime), 1000),
     "Version": status.version,
   };
   byId("facts").replaceChildren(
@@ -357,6 +393,8 @@ function showStatus(status) {
 let latest = null;
 /** When the server was last heard of: `performance.now()`. */
 let heard = 0;
+/** The version of the server that this page came from. */
+let version;
 
 function showTime() {
   if (latest === null) return;
@@ -370,11 +408,20 @@ function showMeasurement() {
   const { offset, error, exchanges } = latest;
   byId("verdict").textContent = verdict(offset, error);
   const delays = exchanges.map(({ t1, t2, t3, t4 }) => t4 - t1 - (t3 - t2));
-  const least = Math.max(Math.min(...delays), 1e-3);
-  byId("details").textContent = `offset ${signed(offset, error)} ${
-    bound(error)
-  } (add it to your clock); ${SAMPLES} exchanges, delay ${duration(least, least / 10)} at best`;
+  const { sign, size, bound } = shown(offset, error);
+  byId("details").textContent =
+    `offset ${sign}${size} ${bound} (add it to your clock); ${SAMPLES} exchanges, ` +
+    `delay ${rough(Math.min(...delays))} at best`;
   drawExchanges(latest);
+}
+
+/** Nothing is known of this browser's clock, for a reason. */
+function showNoMeasurement(reason) {
+  latest = null;
+  byId("verdict").textContent = reason;
+  byId("details").textContent = "\u00a0";
+  byId("clock").textContent = "--:--:--";
+  byId("exchanges").replaceChildren();
 }
 
 /** @param {string | null} text What is wrong with the server, or that nobody knows. */
@@ -384,26 +431,50 @@ function showTrouble(text, stale = false) {
   document.body.classList.toggle("stale", stale);
 }
 
+/** Has the clock left the timeline on which it was measured: was it set, or did the machine sleep? */
+function wasSet({ tied, at }) {
+  const now = performance.now();
+  return Math.abs(Date.now() - now - tied) > STEP + (now - at) / 1000;
+}
+
+/** Measures, if it is time to. */
+async function remeasure() {
+  if (latest !== null && wasSet(latest)) showNoMeasurement("Your clock was set: measuring again…");
+  if (latest !== null && performance.now() - latest.at < MEASURE) return;
+  try {
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      const measured = await measure();
+      if (measured === null) continue;
+      latest = measured;
+      return showMeasurement();
+    }
+    showNoMeasurement("Your clock, or the server's, was set whenever it was measured.");
+  } catch (error) {
+    showNoMeasurement(`Your clock cannot be measured: ${error.message}.`);
+  }
+}
+
 /** Looks at the server, and now and then measures. */
 async function look() {
+  let status;
   try {
-    const { body: status } = await get("/status");
-    if (latest === null || performance.now() - latest.at > MEASURE) {
-      const measured = await measure();
-      if (measured !== null) {
-        latest = measured;
-        showMeasurement();
-      }
-    }
-    heard = performance.now();
-    showStatus(status);
-    showTrouble(status.trouble);
+    ({ body: status } = await get("/status"));
   } catch (error) {
-    const since = heard === 0 ? "" : ` for ${duration(performance.now() - heard, 1000)}`;
+    const since = heard === 0
+      ? ""
+      : ` for ${duration(Math.round((performance.now() - heard) / 1000), 1000)}`;
     const reason = error instanceof TypeError ? "" : ` (${error.message})`;
     showTrouble(`The server cannot be reached${since}${reason}; trying again.`, true);
     latest &&= { ...latest, at: -Infinity }; // As soon as it is back, it is measured anew.
+    return;
   }
+  heard = performance.now();
+  version ??= status.version;
+  // Another program serves another page.
+  if (status.version !== version) location.reload();
+  showTrouble(status.trouble);
+  showStatus(status);
+  await remeasure();
 }
 
 if (typeof document !== "undefined") {

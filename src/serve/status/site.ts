@@ -37,6 +37,8 @@ export interface SiteOptions {
   readonly addresses: readonly string[];
   /** What it announces. Default: by the kernel's own state. */
   readonly stratum: number | undefined;
+  /** When the server started, on both of the clock's timelines. */
+  readonly started: { readonly monotonic: bigint; readonly realtime: bigint };
 }
 
 /** What a process has used. */
@@ -62,7 +64,6 @@ export class Site {
   readonly #options: SiteOptions;
   readonly #clock: Clock;
   readonly #process: () => ProcessFigures;
-  readonly #started: { readonly monotonic: bigint; readonly realtime: bigint };
   readonly #moments: Moment[] = [];
   /** Of each of the figures: the last sign of life, and when it was new. */
   readonly #signs: { beats: number; at: bigint }[];
@@ -79,7 +80,6 @@ export class Site {
     this.#clock = clock;
     this.#process = process;
     const now = clock.monotonic();
-    this.#started = { monotonic: now, realtime: clock.realtime() };
     this.#signs = figures.map(({ beats }) => ({ beats, at: now }));
     this.sample();
   }
@@ -141,7 +141,7 @@ export class Site {
   }
 
   get #uptime(): number {
-    return Number(this.#clock.monotonic() - this.#started.monotonic) / 1e9;
+    return Number(this.#clock.monotonic() - this.#options.started.monotonic) / 1e9;
   }
 
   #status(): unknown {
@@ -219,9 +219,11 @@ export class Site {
         name: "tsync_requests_total",
         type: "counter",
         help: "Messages that came: those answered with the time, and those refused.",
-        samples: each(({ replies, refusals }) =>
-          MESSAGES.reduce((count, reason) => count + refusals[reason], replies)
-        ),
+        samples: carriers.map(([transport, { replies, refusals }]) => {
+          const refused = transport === "udp" ? DATAGRAMS : MESSAGES;
+          const value = refused.reduce((count, reason) => count + refusals[reason], replies);
+          return { labels: { transport }, value };
+        }),
       },
       {
         name: "tsync_replies_total",
@@ -300,7 +302,7 @@ export class Site {
         name: "process_start_time_seconds",
         type: "gauge",
         help: "When the process started, in seconds since the Unix epoch.",
-        samples: [{ value: Number(this.#started.realtime / 1_000_000n) / 1e3 }],
+        samples: [{ value: Number(this.#options.started.realtime / 1_000_000n) / 1e3 }],
       },
       {
         name: "process_cpu_seconds_total",
@@ -318,12 +320,15 @@ export class Site {
   }
 }
 
-/** Refusals of a message, rather than of a connection or of what was no whole message. */
-const MESSAGES = ["version", "mode", "rate", "denied", "incomplete"] as const;
+/** Refusals of a message, rather than of a connection or of what was none. */
+const MESSAGES = ["version", "mode", "rate"] as const;
+
+/** Refusals of a datagram. */
+const DATAGRAMS = [...MESSAGES, "denied", "incomplete"] as const;
 
 /** Why a transport refuses. */
 function reasonsOf(transport: string): readonly Refusal[] {
-  if (transport === "udp") return MESSAGES;
+  if (transport === "udp") return DATAGRAMS;
   return REFUSALS.filter((reason) => reason !== "tls" || transport === "tls");
 }
 

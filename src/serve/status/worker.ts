@@ -14,6 +14,9 @@ import { HttpServer, MAX_CONNECTIONS } from "./http.ts";
 import { Site, STEP } from "./site.ts";
 import type { StatusMessage, StatusNews, StatusOrder } from "./status.ts";
 
+// Deno's node:dns warns of a module that it uses itself.
+Object.assign(process, { noDeprecation: true });
+
 let site: Site | undefined;
 
 async function start({ address, limits, figures, ...options }: StatusOrder): Promise<void> {

