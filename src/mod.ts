@@ -26,13 +26,8 @@ export type {
 export type { LEAP, Leap } from "./ntp/packet.ts";
 export type { AdmissionRefusal, Limits } from "./serve/admission.ts";
 export type { Carrier, CARRIERS, Refusal, REFUSALS } from "./serve/figures.ts";
-export {
-  type Counters,
-  serve,
-  type ServeOptions,
-  type Server,
-  type ServerEvent,
-} from "./serve/server.ts";
+export { type Counters, serve, type ServeOptions, type Server } from "./serve/server.ts";
+export type { ServerEvent } from "./serve/notices.ts";
 export { type Correction, Corrector } from "./sync/correction.ts";
 export type { Fix, ServerFigures, ServerReport } from "./sync/fix.ts";
 export { sync, type SyncOptions } from "./sync/sync.ts";

@@ -26,47 +26,13 @@ import type { DatagramListener } from "../net/udp.ts";
 import { Admission, type Client, type Limits } from "./admission.ts";
 import { type Context, Conversation } from "./conversation.ts";
 import { Turns } from "./fairness.ts";
-import { type Carrier, Figures, type Refusal, REFUSALS, sum } from "./figures.ts";
+import { Figures, type Refusal, REFUSALS, sum } from "./figures.ts";
 import { type Bound, listen } from "./listen.ts";
+import { Notices, type ServerEvent } from "./notices.ts";
 import { announcement } from "./respond.ts";
 import { EventLoopService, type Service, WorkerService } from "./service.ts";
 import { StatusService } from "./status/status.ts";
 import { GRACE } from "./stillness.ts";
-
-/** Something that a log may tell. */
-export type ServerEvent =
-  | {
-    readonly event: "listening";
-    readonly transport: "tcp" | "tls" | "udp" | "http";
-    readonly address: string;
-  }
-  /** `transport` is there if it was by datagram. */
-  | {
-    readonly event: "refused";
-    readonly transport?: "udp";
-    readonly reason: Refusal;
-    readonly count: number;
-  }
-  /**
-   * Who says when requests come: told where it is not as usual. That is the program for TCP and
-   * TLS, the kernel for UDP.
-   */
-  | {
-    readonly event: "timestamps";
-    readonly transport: Carrier;
-    readonly timestamps: "kernel" | "user";
-  }
-  /** The kernel did not say when some requests came: the program did. */
-  | { readonly event: "unstamped"; readonly transport: Carrier; readonly count: number }
-  /** A thread has died, and another takes its place. `thread` is there if it is the status page's. */
-  | { readonly event: "worker-failed"; readonly thread?: "status"; readonly error: string }
-  | { readonly event: "accept-failed"; readonly error: string }
-  | { readonly event: "renewed" }
-  | {
-    readonly event: "stopped";
-    readonly connections: number;
-    readonly replies: number;
-  };
 
 /** What a server is to do. */
 export interface ServeOptions extends Limits {
@@ -218,7 +184,7 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   const all = [...tcp, ...udp];
   const sockets = all.filter((bound) => "fd" in bound);
   const datagrams = udp.filter((bound) => "receive" in bound);
-  const onFailure = (error: string): void => server.failed({ event: "worker-failed", error });
+  const onFailure = (error: string): void => server.failed(error);
   const how = { stratum, idleTimeout };
   const services: Service[] = [
     ...sockets.length > 0 ? [new WorkerService(sockets, how, options, timers, onFailure)] : [],
@@ -264,14 +230,11 @@ class NtpServer implements Server {
   readonly #stratum: number | undefined;
   readonly #idleTimeout: number;
   readonly #limits: Limits;
-  readonly #onEvent: (event: ServerEvent) => void;
+  readonly #notices: Notices;
   readonly #conversations = new Set<Conversation>();
   /** Accept loops and conversations that have not ended. */
   #running = 0;
   readonly #ended = Promise.withResolvers<void>();
-  /** Refusals that no event has told of yet, and those of which one has in this tick. */
-  readonly #untold = new Map<Kind, number>();
-  readonly #told = new Set<Kind | "accept-failed">();
   #status: StatusService | null = null;
   /** What keeps clients from being answered, as of this tick. */
   #trouble: string | null = null;
@@ -305,7 +268,7 @@ class NtpServer implements Server {
     };
     this.#stratum = options.stratum;
     this.#idleTimeout = options.idleTimeout ?? IDLE_TIMEOUT;
-    this.#onEvent = options.onEvent ?? (() => {});
+    this.#notices = new Notices(options.onEvent);
     this.#limits = options;
   }
 
@@ -324,7 +287,7 @@ class NtpServer implements Server {
     this.#status = await StatusService.start(
       order,
       this.#timers,
-      (error) => this.notify({ event: "worker-failed", thread: "status", error }),
+      (error) => this.#notices.tell({ event: "worker-failed", thread: "status", error }),
     );
   }
 
@@ -342,13 +305,13 @@ class NtpServer implements Server {
     if (this.#running === 0) this.#ended.resolve();
     const pages = this.httpAddresses.map((address) => ({ transport: "http" as const, address }));
     for (const { transport, address } of [...this.#places, ...pages]) {
-      this.notify({ event: "listening", transport, address: formatAddress(address) });
+      this.#notices.tell({ event: "listening", transport, address: formatAddress(address) });
     }
     if (this.#places.some(({ transport, stamped }) => transport === "tcp" && stamped)) {
-      this.notify({ event: "timestamps", transport: "tcp", timestamps: "kernel" });
+      this.#notices.tell({ event: "timestamps", transport: "tcp", timestamps: "kernel" });
     }
     if (this.#places.some(({ transport, stamped }) => transport === "udp" && !stamped)) {
-      this.notify({ event: "timestamps", transport: "udp", timestamps: "user" });
+      this.#notices.tell({ event: "timestamps", transport: "udp", timestamps: "user" });
     }
   }
 
@@ -369,7 +332,7 @@ class NtpServer implements Server {
       if (listener.renew === undefined) throw new TypeError("cannot renew: there is no TLS");
       listener.renew(certificate);
     }
-    this.notify({ event: "renewed" });
+    this.#notices.tell({ event: "renewed" });
   }
 
   stop(): Promise<void> {
@@ -396,25 +359,15 @@ class NtpServer implements Server {
     ]);
     cancel();
     this.#count();
-    this.#told.clear();
-    for (const kind of this.#untold.keys()) this.#tell(kind);
+    this.#notices.tick();
     const { connections, replies } = this.counters;
-    this.notify({ event: "stopped", connections, replies });
-  }
-
-  /** Whatever becomes of the log, the server goes on. */
-  notify(event: ServerEvent): void {
-    try {
-      this.#onEvent(event);
-    } catch {
-      // There is no place left to say so.
-    }
+    this.#notices.tell({ event: "stopped", connections, replies });
   }
 
   /** Tells that a thread has failed that answers. */
-  failed(event: { event: "worker-failed"; error: string }): void {
-    this.#status?.tell(this.#trouble = `the thread that answers has failed: ${event.error}`);
-    this.notify(event);
+  failed(error: string): void {
+    this.#status?.tell(this.#trouble = `the thread that answers has failed: ${error}`);
+    this.#notices.tell({ event: "worker-failed", error });
   }
 
   #end(): void {
@@ -432,8 +385,7 @@ class NtpServer implements Server {
     for (const conversation of this.#conversations) conversation.checkTimeouts(this.#idleTimeout);
     for (const service of this.#services) service.announce(this.#context.announced, now);
     this.#count();
-    this.#told.clear();
-    for (const kind of this.#untold.keys()) this.#tell(kind);
+    this.#notices.tick();
     this.#status?.tell(this.#trouble);
     // What is still so will be found to be so again, but for a thread: it is awaited.
     if (this.#services.every(({ running }) => running)) this.#trouble = null;
@@ -488,9 +440,9 @@ class NtpServer implements Server {
     for (const { figures } of this.#services) {
       const { carriers, acceptError } = figures.grown();
       for (const { carrier, unstamped, refusals } of carriers) {
-        for (const [reason, count] of refusals) this.#note(carrier, reason, count);
+        for (const [reason, count] of refusals) this.#notices.refused(carrier, reason, count);
         if (unstamped > 0) {
-          this.notify({ event: "unstamped", transport: carrier, count: unstamped });
+          this.#notices.tell({ event: "unstamped", transport: carrier, count: unstamped });
         }
       }
       if (acceptError !== 0) this.#acceptFailed(numberedErrorText(libcSockets()!, acceptError));
@@ -499,37 +451,11 @@ class NtpServer implements Server {
 
   #acceptFailed(error: string): void {
     this.#trouble = `connections cannot be accepted: ${error}`;
-    if (this.#told.has("accept-failed")) return;
-    this.#told.add("accept-failed");
-    this.notify({ event: "accept-failed", error });
+    this.#notices.acceptFailed(error);
   }
 
   #refuse(reason: Refusal): void {
     this.#figures.refuse("tcp", reason);
-    this.#note("tcp", reason, 1);
-  }
-
-  /** Tells of refusals: now, or of all of their kind with the next tick. */
-  #note(carrier: Carrier, reason: Refusal, count: number): void {
-    const kind: Kind = `${carrier} ${reason}`;
-    this.#untold.set(kind, (this.#untold.get(kind) ?? 0) + count);
-    this.#tell(kind);
-  }
-
-  #tell(kind: Kind): void {
-    const count = this.#untold.get(kind);
-    if (count === undefined || this.#told.has(kind)) return;
-    this.#told.add(kind);
-    this.#untold.delete(kind);
-    const [transport, reason] = kind.split(" ") as [Carrier, Refusal];
-    this.notify({
-      event: "refused",
-      ...transport === "udp" ? { transport } : {},
-      reason,
-      count,
-    });
+    this.#notices.refused("tcp", reason, 1);
   }
 }
-
-/** What refusals are told of together. */
-type Kind = `${Carrier} ${Refusal}`;

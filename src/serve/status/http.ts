@@ -31,6 +31,9 @@ const TICK = 1;
 /** Seconds before a failed accept is tried again. */
 const ACCEPT_PAUSE = 0.1;
 
+/** After these nothing can be made of what follows on the connection, or should be. */
+const FINAL: readonly HttpResponse["status"][] = [400, 405, 429, 431];
+
 /** Bytes that are read and thrown away of what comes after the last request. */
 const REST = 65_536;
 
@@ -157,8 +160,7 @@ class Conversation extends Watched {
       : request === null
       ? failure(400, "this is no request of HTTP/1.1")
       : this.#respond(request, arrived);
-    const last = response.status !== 200 && response.status !== 404 && response.status !== 503 ||
-      !request!.keepAlive;
+    const last = FINAL.includes(response.status) || !request!.keepAlive;
     this.#busy = true;
     await this.#write(encodeResponse(response, last));
     if (last) await this.#end();
