@@ -59,7 +59,9 @@ target() {
 # download URL FILE
 download() {
   if has curl; then
-    curl -fsSL --retry 2 --proto '=https,http' -o "$2" "$1" ||
+    # What begins with TLS does not go on without.
+    case $1 in https:*) protocol='=https' ;; *) protocol='=http,https' ;; esac
+    curl -fsSL --retry 2 --proto "$protocol" -o "$2" "$1" ||
       fail "cannot download $1: see what curl says above"
   elif has wget; then
     wget -q -O "$2" "$1" || fail "cannot download $1 with wget: is the address right, and reachable?"
@@ -89,6 +91,7 @@ choose_folder() {
   elif [ "$(id -u)" = 0 ]; then
     echo /usr/local/bin
   else
+    [ -n "${HOME:-}" ] || fail 'HOME is not set: choose a folder with --to'
     for each in "$HOME/.local/bin" "$HOME/bin"; do
       if on_path "$each"; then
         echo "$each"
@@ -99,83 +102,109 @@ choose_folder() {
   fi
 }
 
-while [ $# -gt 0 ]; do
-  case $1 in
-    --version | --to)
-      [ $# -ge 2 ] || usage "$1 needs a value"
-      if [ "$1" = --to ]; then folder=$2; else version=${2#v}; fi
-      shift
-      ;;
-    --uninstall) uninstall=yes ;;
-    *) usage "unknown argument $1" ;;
+# What a program says that it is; it must be ours.
+version_of() {
+  says=$("$1" --version </dev/null 2>&1) || fail "$1 does not run here: $says"
+  case $says in
+    'tsync '[0-9]*) echo "$says" ;;
+    *) fail "$1 is another program (it says: $says): it is left alone; choose a folder with --to" ;;
   esac
-  shift
-done
+}
 
-[ -n "$folder" ] || folder=$(choose_folder)
-program=$folder/tsync
+# All of it is read before any of it runs: a script that was cut short does nothing.
+main() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --version | --to)
+        [ $# -ge 2 ] || usage "$1 needs a value"
+        if [ "$1" = --to ]; then folder=$2; else version=${2#v}; fi
+        shift
+        ;;
+      --uninstall) uninstall=yes ;;
+      --help | -h)
+        echo 'usage: install.sh [--version X.Y.Z] [--to FOLDER] [--uninstall]'
+        exit
+        ;;
+      *) usage "unknown argument $1" ;;
+    esac
+    shift
+  done
 
-if [ -n "$uninstall" ]; then
-  [ -f "$program" ] || fail "there is no $program: nothing to uninstall"
-  rm -f "$program" 2>/dev/null ||
-    fail "cannot remove $program: permission denied; try again with sudo"
-  echo "removed $program"
-  exit 0
-fi
+  [ -n "$folder" ] || folder=$(choose_folder)
+  if [ -d "$folder" ]; then folder=$(cd "$folder" && pwd); fi
+  program=$folder/tsync
+  [ ! -L "$program" ] || fail "$program is a symbolic link: name the folder that it leads to with --to"
+  [ ! -d "$program" ] || fail "$program is a folder: choose another one with --to"
 
-has xz || [ "$(uname -s)" = Darwin ] || fail 'cannot unpack the download: xz is missing (package xz-utils or xz)'
-mkdir -p "$folder" 2>/dev/null || true
-if [ ! -d "$folder" ] || [ ! -w "$folder" ]; then
-  fail "cannot write to $folder: choose another folder with --to, or try again with sudo"
-fi
+  before=
+  if [ -n "$uninstall" ]; then
+    [ -f "$program" ] || fail "there is no $program: nothing to uninstall"
+    version_of "$program" >/dev/null
+    rm -f "$program" 2>/dev/null ||
+      fail "cannot remove $program: permission denied; try again with sudo"
+    echo "removed $program"
+    exit 0
+  fi
+  # What does not run is left alone too: whose it is cannot be told.
+  [ ! -f "$program" ] || before=$(version_of "$program")
 
-target=$(target)
-work=$(mktemp -d)
-new=$folder/.tsync.$$
-trap 'rm -rf "$work" "$new"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+  has xz || [ "$(uname -s)" = Darwin ] || fail 'cannot unpack the download: xz is missing (package xz-utils or xz)'
+  mkdir -p "$folder" 2>/dev/null || true
+  if [ ! -d "$folder" ] || [ ! -w "$folder" ]; then
+    fail "cannot write to $folder: choose another folder with --to, or try again with sudo"
+  fi
+  folder=$(cd "$folder" && pwd)
+  program=$folder/tsync
 
-if [ -n "$version" ]; then
-  from=$releases/download/v$version
-else
-  from=$releases/latest/download
-fi
-download "$from/SHA256SUMS" "$work/SHA256SUMS"
-line=$(grep -E "^[0-9a-f]{64}  tsync-[0-9A-Za-z.+-]+-$target\\.tar\\.xz\$" "$work/SHA256SUMS") ||
-  fail "$from/SHA256SUMS names no program for $target"
-[ "$(printf '%s\n' "$line" | wc -l)" -eq 1 ] ||
-  fail "$from/SHA256SUMS names several programs for $target"
-expected=${line%% *}
-archive=${line##* }
+  target=$(target)
+  work=$(mktemp -d)
+  new=$folder/.tsync.$$
+  trap 'rm -rf "$work" "$new"' EXIT
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
 
-download "$from/$archive" "$work/$archive"
-actual=$(sha256 "$work/$archive")
-if [ "$actual" != "$expected" ]; then
-  fail "$archive is not what SHA256SUMS says (sha256 $actual, expected $expected): the download" \
-    'was cut short or tampered with; nothing was installed'
-fi
+  if [ -n "$version" ]; then
+    from=$releases/download/v$version
+  else
+    from=$releases/latest/download
+  fi
+  download "$from/SHA256SUMS" "$work/SHA256SUMS"
+  line=$(grep -E "^[0-9a-f]{64}  tsync-[0-9A-Za-z.+-]+-$target\\.tar\\.xz\$" "$work/SHA256SUMS") ||
+    fail "$from/SHA256SUMS names no program for $target"
+  [ "$(printf '%s\n' "$line" | wc -l)" -eq 1 ] ||
+    fail "$from/SHA256SUMS names several programs for $target"
+  expected=${line%% *}
+  archive=${line##* }
 
-tar -xJf "$work/$archive" -C "$work" || fail "cannot unpack $archive: see what tar says above"
-unpacked=$work/${archive%.tar.xz}/tsync
-[ -f "$unpacked" ] || fail "$archive has no program in it"
+  download "$from/$archive" "$work/$archive"
+  actual=$(sha256 "$work/$archive")
+  if [ "$actual" != "$expected" ]; then
+    fail "$archive is not what SHA256SUMS says (sha256 $actual, expected $expected): the download" \
+      'was cut short or tampered with; nothing was installed'
+  fi
 
-# Under its new name only when it runs, and at once: whoever runs the old one goes on.
-cp "$unpacked" "$new"
-chmod 755 "$new"
-says=$("$new" --version 2>&1) || fail "the program does not run here: $says"
-before=
-[ ! -f "$program" ] || before=$("$program" --version 2>/dev/null || true)
-mv -f "$new" "$program"
+  tar -xJf "$work/$archive" -C "$work" || fail "cannot unpack $archive: see what tar says above"
+  unpacked=$work/${archive%.tar.xz}/tsync
+  [ -f "$unpacked" ] || fail "$archive has no program in it"
 
-if [ -z "$before" ]; then
-  echo "installed $says as $program"
-elif [ "$before" = "$says" ]; then
-  echo "$says was there already: $program is as in the release again"
-else
-  echo "upgraded $before to $says: $program"
-fi
-if ! on_path "$folder"; then
-  # shellcheck disable=SC2016 # The dollar sign is for the reader's shell.
-  printf '%s is not on PATH. Add it, in ~/.profile say:\n  export PATH="%s:$PATH"\n' "$folder" "$folder"
-fi
+  # Under its new name only when it runs, and at once: whoever runs the old one goes on.
+  cp "$unpacked" "$new"
+  chmod 755 "$new"
+  says=$(version_of "$new")
+  mv -f "$new" "$program"
+
+  if [ -z "$before" ]; then
+    echo "installed $says as $program"
+  elif [ "$before" = "$says" ]; then
+    echo "$says was there already: $program is as in the release again"
+  else
+    echo "replaced $before by $says: $program"
+  fi
+  if ! on_path "$folder"; then
+    # shellcheck disable=SC2016 # The dollar sign is for the reader's shell.
+    printf '%s is not on PATH. Add it, in ~/.profile or ~/.zprofile:\n  export PATH="%s:$PATH"\n' "$folder" "$folder"
+  fi
+}
+
+main "$@"

@@ -17,7 +17,8 @@ for target in "$@"; do
   tar -C "$stage" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cJf \
     "$release/$name.tar.xz" "$name"
 done
-cp scripts/install.sh $release
+cp scripts/install.sh packaging/systemd/*.service packaging/launchd/*.plist $release
 cd $release
-sha256sum install.sh ./*.tar.xz | sed 's|  \./|  |' >SHA256SUMS
-cat SHA256SUMS
+rm -f SHA256SUMS
+sums=$(sha256sum ./* | sed 's|  \./|  |')
+printf '%s\n' "$sums" | tee SHA256SUMS

@@ -136,7 +136,12 @@ for (const command of ["serve", "sync"] as const) {
     if (flags === null) return;
     assertEquals(flags.toSorted(), all.toSorted());
     assertEquals(await after(command.slice(0, 2)), [command]);
-    if (command === "sync") return assertEquals(await after("sync", "--ca", "LIC"), ["LICENSE"]);
+    if (command === "sync") {
+      assertEquals(await after("sync", "--ca", "LIC"), ["LICENSE"]);
+      return assertEquals(await after("sync", "--ca", "=", "LIC"), ["LICENSE"]);
+    }
+    assertEquals(await after("serve", "--log", "=", "j"), ["json"]);
+    assertEquals(await after("serve", "--log", "="), ["json", "text"]);
     assertEquals(await after("serve", "--log", ""), ["json", "text"]);
     assertEquals(await after("serve", "--port", ""), []);
   });

@@ -98,7 +98,7 @@ class Place implements AsyncDisposable {
   async assertTidy(expected: string[]): Promise<void> {
     const names: string[] = [];
     for await (const { name } of Deno.readDir(`${this.home}/.local/bin`)) names.push(name);
-    assertEquals(names, expected);
+    assertEquals(names.toSorted(), expected);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -117,14 +117,14 @@ Deno.test("install.sh installs, upgrades in place, goes back, and uninstalls", a
   await place.release("1.1.0");
   // It finds by itself where it is.
   const second = await place.install();
-  assertEquals(second.stdout, `upgraded tsync 1.0.0 to tsync 1.1.0: ${folder}/tsync\n`);
+  assertEquals(second.stdout, `replaced tsync 1.0.0 by tsync 1.1.0: ${folder}/tsync\n`);
   const again = await place.install();
   assertEquals(
     again.stdout,
     `tsync 1.1.0 was there already: ${folder}/tsync is as in the release again\n`,
   );
   const back = await place.install(["--version", "v1.0.0"]);
-  assertEquals(back.stdout, `upgraded tsync 1.1.0 to tsync 1.0.0: ${folder}/tsync\n`);
+  assertEquals(back.stdout, `replaced tsync 1.1.0 by tsync 1.0.0: ${folder}/tsync\n`);
   assertEquals(await place.installed(), "tsync 1.0.0");
   await place.assertTidy(["tsync"]);
   const removed = await place.install(["--uninstall"]);
@@ -181,12 +181,20 @@ const broken: Record<string, [(place: Place) => Promise<unknown>, RegExp]> = {
     /is not what SHA256SUMS says .* nothing was installed/,
   ],
   "is for other systems only": [
-    (place) => sh("sed -i 2d SHA256SUMS", `${place.home}/www/latest/download`),
+    async (place) => {
+      const sums = `${place.home}/www/latest/download/SHA256SUMS`;
+      const lines = (await Deno.readTextFile(sums)).split("\n");
+      await Deno.writeTextFile(sums, `${lines[0]}\n`);
+    },
     new RegExp(`SHA256SUMS names no program for ${target}`),
+  ],
+  "has another program in it": [
+    (place) => place.release("1.0.0", "#!/bin/sh\necho true 9.1\n"),
+    /is another program \(it says: true 9\.1\): it is left alone/,
   ],
   "does not run here": [
     (place) => place.release("1.0.0", "#!/bin/sh\necho no such library >&2\nexit 127\n"),
-    /the program does not run here: no such library/,
+    /tsync\.\d+ does not run here: no such library/,
   ],
 };
 for (const [how, [spoil, message]] of Object.entries(broken)) {
@@ -194,16 +202,53 @@ for (const [how, [spoil, message]] of Object.entries(broken)) {
     await using place = await Place.make();
     const folder = `${place.home}/.local/bin`;
     await sh(
-      `mkdir -p ${folder}; printf '#!/bin/sh\\necho old\\n' > ${folder}/tsync; chmod 755 ${folder}/tsync`,
+      `mkdir -p ${folder}; printf '#!/bin/sh\\necho tsync 0.9.0\\n' > ${folder}/tsync; chmod 755 ${folder}/tsync`,
     );
     await spoil(place);
     const { code, stdout, stderr } = await place.install();
     assertEquals([code, stdout], [1, ""]);
     assertMatch(stderr, message);
-    assertEquals(await place.installed(), "old");
+    assertEquals(await place.installed(), "tsync 0.9.0");
     await place.assertTidy(["tsync"]);
   });
 }
+
+Deno.test("install.sh leaves alone what is not tsync, and what it cannot make sense of", async () => {
+  await using place = await Place.make();
+  const folder = `${place.home}/.local/bin`;
+  const program = `${folder}/tsync`;
+  const refused = async (message: RegExp, ...args: string[]) => {
+    const { code, stdout, stderr } = await place.install(args);
+    assertEquals([code, stdout], [1, ""]);
+    assertMatch(stderr, message);
+  };
+  await sh(
+    `mkdir -p ${folder}; printf '#!/bin/sh\\necho other\\n' > ${program}; chmod 755 ${program}`,
+  );
+  for (const args of [[], ["--uninstall"]]) await refused(/tsync is another program/, ...args);
+  assertEquals(await place.installed(), "other");
+  await sh(`mv ${program} ${folder}/other; ln -s other ${program}`);
+  for (const args of [[], ["--uninstall"]]) await refused(/tsync is a symbolic link/, ...args);
+  await sh(`rm ${program}; mkdir ${program}`);
+  await refused(/tsync is a folder/, "--to", folder);
+  await place.assertTidy(["other", "tsync"]);
+});
+
+Deno.test("install.sh does nothing if it is cut short, whatever the length", async () => {
+  await using place = await Place.make();
+  const lines = (await Deno.readTextFile("scripts/install.sh")).split("\n");
+  for (let length = 1; length < lines.length - 1; length++) {
+    await Deno.writeTextFile(`${place.home}/cut.sh`, lines.slice(0, length).join("\n"));
+    await new Deno.Command("sh", {
+      args: [`${place.home}/cut.sh`, "--to", `${place.home}/bin`],
+      env: { TSYNC_RELEASES: "http://127.0.0.1:9", TMPDIR: place.home },
+      stdout: "null",
+      stderr: "null",
+    }).output();
+  }
+  const names = [...Deno.readDirSync(place.home)].map(({ name }) => name);
+  assertEquals(names.toSorted(), ["cut.sh", "stage", "www"]);
+});
 
 Deno.test("install.sh refuses what it does not know", async () => {
   await using place = await Place.make();
@@ -216,6 +261,7 @@ Deno.test("install.sh refuses what it does not know", async () => {
 
 Deno.test("package.sh packs what install.sh installs, the same bytes each time", async () => {
   if (compiled() === null) return console.log("no compiled program: it is not packed");
+  if (!(await sh("tar --version")).includes("GNU")) return console.log("no GNU tar: not tried");
   const directory = await Deno.makeTempDir();
   try {
     // A copy, since it writes beside the program.
@@ -224,12 +270,14 @@ Deno.test("package.sh packs what install.sh installs, the same bytes each time",
       ln dist/tsync-${target} ${directory}/dist/ 2>/dev/null || cp dist/tsync-${target} ${directory}/dist/`,
     );
     const packed = await sh(`XZ_OPT=-0 sh scripts/package.sh ${target}`, directory);
-    assertMatch(
-      packed,
-      new RegExp(
-        `^[0-9a-f]{64}  install\\.sh\n[0-9a-f]{64}  tsync-${version}-${target}\\.tar\\.xz$`,
-      ),
-    );
+    const names = [...packed.matchAll(/^[0-9a-f]{64} {2}(\S+)$/gm)].map(([, name]) => name);
+    assertEquals(names, [
+      "install.sh",
+      "io.github.tsync.sync.plist",
+      `tsync-${version}-${target}.tar.xz`,
+      "tsync-serve.service",
+      "tsync-sync.service",
+    ]);
     assertEquals(await sh(`XZ_OPT=-0 sh scripts/package.sh ${target}`, directory), packed);
     await sh("mkdir -p www/latest && mv dist/release www/latest/download", directory);
     await using server = Deno.serve(

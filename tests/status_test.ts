@@ -408,6 +408,14 @@ Deno.test("HTTP: lines may end without a carriage return, and empty ones come fi
   server.close();
 });
 
+Deno.test("HTTP: empty lines without end are no request", async () => {
+  const { server, open, send, receive } = simulated();
+  const connection = await open();
+  await send(connection, "\r\n".repeat(10));
+  assertMatch(await receive(connection), /^HTTP\/1.1 400 /);
+  server.close();
+});
+
 Deno.test("HTTP: what is no request counts towards --rate too", async () => {
   const { server, open, send, receive } = simulated(1);
   const statuses: string[] = [];

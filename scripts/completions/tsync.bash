@@ -2,7 +2,13 @@
 # Source it in ~/.bashrc, or copy it to ~/.local/share/bash-completion/completions/tsync.
 # shellcheck shell=bash disable=SC2207
 _tsync() {
-  local word=${COMP_WORDS[COMP_CWORD]} last=${COMP_WORDS[COMP_CWORD - 1]} words='' files='' hosts=''
+  local word=${COMP_WORDS[COMP_CWORD]} last=${COMP_WORDS[COMP_CWORD - 1]} words='' files='' hosts='' file
+  # To bash, the = of --log=json is a word of its own.
+  if [[ $word == = ]]; then
+    word=''
+  elif [[ $last == = ]]; then
+    last=${COMP_WORDS[COMP_CWORD - 2]}
+  fi
   if ((COMP_CWORD == 1)); then
     words='serve sync --help --version'
   else
@@ -25,7 +31,10 @@ _tsync() {
     esac
   fi
   COMPREPLY=($(compgen -W "$words" -- "$word"))
-  if [[ -n $files ]]; then COMPREPLY+=($(compgen -f -- "$word")); fi
+  if [[ -n $files ]]; then
+    compopt -o filenames 2>/dev/null
+    while IFS= read -r file; do COMPREPLY+=("$file"); done < <(compgen -f -- "$word")
+  fi
   if [[ -n $hosts && $word != -* ]]; then COMPREPLY=($(compgen -A hostname -- "$word")); fi
 }
 complete -F _tsync tsync

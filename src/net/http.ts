@@ -11,6 +11,9 @@ import type { Source } from "./framing.ts";
 /** Bytes that the head of a request may have. */
 export const MAX_HEAD = 8192;
 
+/** Bytes of empty lines that may come before a request. */
+const MAX_EMPTY = 8;
+
 /** What is read in the place of a head that has more. */
 export const TOO_LONG = Symbol("too long");
 
@@ -83,8 +86,9 @@ export class HeadReader {
    * @returns The next head without the empty line at its end; `null` at the end of the stream.
    */
   async read(): Promise<string | null | typeof TOO_LONG> {
-    for (let searched = 0;;) {
-      this.#passOver();
+    for (let searched = 0, empty = 0;;) {
+      empty += this.#passOver();
+      if (empty > MAX_EMPTY) return "";
       const end = this.#end(searched);
       if (end !== null) return this.#take(end);
       searched = Math.max(0, this.#filled - 2);
@@ -96,13 +100,14 @@ export class HeadReader {
     }
   }
 
-  /** Takes away empty lines at the beginning. */
-  #passOver(): void {
+  /** Takes away empty lines at the beginning. @returns Their bytes. */
+  #passOver(): number {
     let count = 0;
     while (count < this.#filled && (this.#bytes[count] === LF || this.#bytes[count] === CR)) {
       count++;
     }
     if (count > 0) this.#drop(count);
+    return count;
   }
 
   /** The last byte of the empty line, at or after `from`; `null` if it has not come. */

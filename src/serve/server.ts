@@ -40,7 +40,10 @@ export interface ServeOptions extends Limits {
   hosts?: readonly string[] | undefined;
   /** TCP port; 0 picks a free one. Default 10085. */
   port?: number | undefined;
-  /** UDP port on which NTP clients are answered; 0 picks a free one. Default: none. */
+  /**
+   * UDP port on which NTP clients are answered; 0 picks a free one. Where the kernel does not stamp
+   * (no Linux, or libc may not be loaded), Deno wants `"unstable": ["net"]` for it. Default: none.
+   */
   udpPort?: number | undefined;
   /** Answer only over TLS, and show this certificate. Deno wants `"unstable": ["net"]` for it. */
   tls?: Certificate | undefined;

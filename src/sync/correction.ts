@@ -19,7 +19,7 @@ export interface Correction {
   readonly offset: number;
 }
 
-/** Seconds beyond which no later correction goes (RFC 5905, section 11.2.1: the panic threshold). */
+/** Seconds beyond which no later correction goes (PANICT in RFC 5905, appendix A). */
 export const PANIC_THRESHOLD = 1000;
 
 /** Seconds beyond which the clock is stepped (RFC 5905, section 11.3). */
@@ -44,7 +44,7 @@ export function decide(
 /**
  * Corrects the system clock by one fix after another. An offset within its error bound is left
  * alone, up to the threshold the clock is slewed, beyond that stepped; but by more than 1000 s only
- * if it has never been right before (RFC 5905, section 11.2.1).
+ * if it has never been right before (RFC 5905, appendix A).
  */
 export class Corrector {
   readonly #setter: ClockSetter;
