@@ -1,8 +1,8 @@
 /**
  * `deno task soak [--minutes N]`: mixed load, for ten minutes unless told
- * otherwise, on a plain server, one with TLS and one that the kernel stamps. Prints a line a minute; fails
- * if a measurement was wrong, or memory at the end is more than a tenth above
- * that after the first minute.
+ * otherwise, on a plain server, one with TLS and one that the kernel stamps, each with a status
+ * page that is looked at and scanned. Prints a line a minute; fails if a measurement was wrong, or
+ * memory at the end is more than a tenth above that after the first minute.
  *
  * @module
  */
@@ -21,13 +21,13 @@ if (!(minutes >= 2)) throw new RangeError(`--minutes must be 2 or more: current 
 const program = compiled() ?? SOURCE;
 const stamped = kernelStamped(program) ?? program;
 const folder = "tests/fixtures/tls";
-const PLAIN = ["--host", "127.0.0.1", "--port", "0", "--rate", "0"]
+const PLAIN = ["--host", "127.0.0.1", "--port", "0", "--rate", "0", "--http", "0"]
   .concat("--max-clients-per-address", "5000");
 const TLS = [...PLAIN, "--tls-cert", `${folder}/server.pem`, "--tls-key", `${folder}/server.key`];
 const authority = await Deno.readTextFile(`${folder}/authority.pem`);
 
 let over = false;
-const figures = { exchanges: 0, syncs: 0, wrong: 0, resets: 0, openings: 0, drips: 0 };
+const figures = { exchanges: 0, syncs: 0, wrong: 0, resets: 0, openings: 0, drips: 0, views: 0 };
 const sleep = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /** Does something again and again, whatever becomes of it, until it is over. */
@@ -135,6 +135,30 @@ async function secureExchanges(server: ServeProcess): Promise<void> {
   }
 }
 
+/** Looks at a server as a scraper does and as a page does. */
+async function view(url: string): Promise<void> {
+  for (const path of ["metrics", "healthz", "status", "time", ""]) {
+    const response = await fetch(`${url}/${path}`);
+    await response.text();
+    if (response.status === 200) figures.views++;
+  }
+}
+
+/** What a scanner sends to a web server: a request without an end, one without sense, a reset. */
+async function scan(port: number): Promise<void> {
+  const client = await connect({ port });
+  try {
+    await client.write(new TextEncoder().encode("GET / HTTP/1.1\r\n"));
+    for (let i = 0; i < 15 && !over; i++) {
+      await client.write(Uint8Array.of(97));
+      await sleep(1000);
+    }
+  } finally {
+    client.close();
+    await openAndReset(port, 1);
+  }
+}
+
 /** Counts what a server tells. */
 async function listen(server: ServeProcess, refusals: Map<string, number>): Promise<void> {
   for (let event = await server.nextEvent(); event !== null; event = await server.nextEvent()) {
@@ -148,6 +172,7 @@ await using plain = await ServeProcess.start(program, PLAIN);
 await using secure = await ServeProcess.start(program, TLS);
 await using kernel = await ServeProcess.start(stamped, PLAIN);
 const servers = [plain, secure, kernel];
+const pages = [await plain.nextAddress(), await secure.nextAddress(), await kernel.nextAddress()];
 const refusals = new Map<string, number>();
 const logs = servers.map((server) => listen(server, refusals));
 const repeat = (count: number, what: () => Promise<void>, pause: number) =>
@@ -173,13 +198,17 @@ const load = [
   ...repeat(1, () => measure(plain), 1000),
   ...repeat(1, () => measure(secure), 1000),
   ...repeat(1, () => measure(kernel), 1000),
+  ...pages.flatMap((address) => [
+    ...repeat(3, () => view(`http://${address}`), 500),
+    ...repeat(30, () => scan(Number(address.split(":").at(-1))), 100),
+  ]),
   ...repeat(1, () => Promise.resolve(Deno.kill(secure.pid, "SIGHUP")), 5000),
 ];
 
 const median = (numbers: number[]) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1]!;
 console.log(`${program.name} program, ${minutes} minutes\n`);
 console.log(
-  "minute  exchanges  syncs  wrong  drips    resets  openings  plain     TLS       kernel",
+  "minute  exchanges  syncs  wrong  drips    resets  openings  views  plain     TLS       kernel",
 );
 const after: number[][] = [];
 for (let minute = 1; minute <= minutes; minute++) {
@@ -191,10 +220,10 @@ for (let minute = 1; minute <= minutes; minute++) {
   }
   const resident = seen.map(median);
   after.push(resident);
-  const { exchanges, syncs, wrong, drips, resets, openings } = figures;
+  const { exchanges, syncs, wrong, drips, resets, openings, views } = figures;
   console.log(
-    [minute, exchanges, syncs, wrong, drips, resets, openings]
-      .map((figure, i) => String(figure).padEnd([8, 11, 7, 7, 9, 8, 10][i]!)).join("") +
+    [minute, exchanges, syncs, wrong, drips, resets, openings, views]
+      .map((figure, i) => String(figure).padEnd([8, 11, 7, 7, 9, 8, 10, 7][i]!)).join("") +
       resident.map((megabytes) => `${megabytes.toFixed(1)} MB`.padEnd(10)).join(""),
   );
 }

@@ -18,13 +18,10 @@ import {
   sum,
 } from "../figures.ts";
 import { stratumOf } from "../respond.ts";
+import { History, STEP } from "./history.ts";
 import { failure } from "./http.ts";
 import { exposition, histogram, type Metric, METRICS_TYPE, type Sample } from "./metrics.ts";
 import { PAGE, PAGE_HEADERS } from "./page.ts";
-
-/** Seconds between two samples of the history, and how many there are: ten minutes. */
-export const STEP = 2;
-const LENGTH = 300;
 
 /** Nanoseconds without a sign of life, which there is once a second, after which a thread counts as stuck. */
 const STUCK = nanoseconds(5);
@@ -49,12 +46,10 @@ export interface ProcessFigures {
   readonly residentMemory: number;
 }
 
-interface Moment {
-  readonly at: bigint;
-  readonly replies: number;
-  readonly open: number;
-  readonly refusals: readonly number[];
-}
+/** Places in a sample: replies and open connections; refusals by reason follow. */
+const REPLIES = 0;
+const OPEN = 1;
+const REFUSED = 2;
 
 /** Answers requests. All times are the clock's. */
 export class Site {
@@ -64,7 +59,9 @@ export class Site {
   readonly #options: SiteOptions;
   readonly #clock: Clock;
   readonly #process: () => ProcessFigures;
-  readonly #moments: Moment[] = [];
+  readonly #history = new History(REFUSED + REFUSALS.length);
+  /** The same as JSON: made once a sample, however many look. */
+  #historyText = "";
   /** Of each of the figures: the last sign of life, and when it was new. */
   readonly #signs: { beats: number; at: bigint }[];
 
@@ -84,13 +81,13 @@ export class Site {
     this.sample();
   }
 
-  /** Takes a sample. To be called every {@linkcode STEP} seconds. */
+  /** Takes a sample. To be called every `STEP` seconds. */
   sample(): void {
     const { tcp, udp, open } = sum(this.#figures);
     const refusals = REFUSALS.map((reason) => tcp.refusals[reason] + udp.refusals[reason]);
     const at = this.#clock.monotonic();
-    this.#moments.push({ at, replies: tcp.replies + udp.replies, open, refusals });
-    if (this.#moments.length > LENGTH + 1) this.#moments.shift();
+    this.#history.record(Number(at) / 1e9, [tcp.replies + udp.replies, open, ...refusals]);
+    this.#historyText = this.#describeHistory();
     this.#look(at);
   }
 
@@ -113,7 +110,7 @@ export class Site {
       case "/":
         return { status: 200, type: "text/html", headers: PAGE_HEADERS, body: PAGE };
       case "/status":
-        return json(JSON.stringify(this.#status()));
+        return json(this.#status());
       case "/metrics":
         return { status: 200, type: METRICS_TYPE, body: exposition(this.#metrics()) };
       case "/healthz": {
@@ -144,11 +141,11 @@ export class Site {
     return Number(this.#clock.monotonic() - this.#options.started.monotonic) / 1e9;
   }
 
-  #status(): unknown {
+  #status(): string {
     const { tcp, udp, connections, open } = sum(this.#figures);
     const discipline = this.#clock.discipline();
     const { stratum, addresses } = this.#options;
-    return {
+    const now = JSON.stringify({
       version: config.version,
       uptime: this.#uptime,
       trouble: this.#health(),
@@ -161,28 +158,22 @@ export class Site {
       },
       replies: tcp.replies + udp.replies,
       connections: { open, total: connections },
-      history: this.#history(),
-    };
+    });
+    return `${now.slice(0, -1)},"history":${this.#historyText}}`;
   }
 
   /** Rates a second and counts, the newest last; of refusals those that there were. */
-  #history() {
-    const later = this.#moments.slice(1);
-    const rates = (figure: (moment: Moment) => number) =>
-      later.map((moment, i) => {
-        const before = this.#moments[i]!;
-        const rate = (figure(moment) - figure(before)) * 1e9 / Number(moment.at - before.at);
-        return Math.round(rate * 10) / 10;
-      });
-    return {
+  #describeHistory(): string {
+    const history = this.#history;
+    const refusals = REFUSALS.map((reason, i) => [reason, history.rates(REFUSED + i)] as const);
+    return JSON.stringify({
       step: STEP,
-      replies: rates(({ replies }) => replies),
-      connections: later.map(({ open }) => open),
+      replies: history.rates(REPLIES),
+      connections: history.values(OPEN),
       refusals: Object.fromEntries(
-        REFUSALS.map((reason, i) => [reason, rates(({ refusals }) => refusals[i]!)] as const)
-          .filter(([, values]) => values.some((value) => value > 0)),
+        refusals.filter(([, values]) => values.some((value) => value > 0)),
       ),
-    };
+    });
   }
 
   #metrics(): Metric[] {

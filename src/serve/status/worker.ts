@@ -10,8 +10,9 @@ import { errorText, systemNetwork } from "../../net/transport.ts";
 import { Admission } from "../admission.ts";
 import { Figures } from "../figures.ts";
 import { listen } from "../listen.ts";
+import { STEP } from "./history.ts";
 import { HttpServer, MAX_CONNECTIONS } from "./http.ts";
-import { Site, STEP } from "./site.ts";
+import { Site } from "./site.ts";
 import type { StatusMessage, StatusNews, StatusOrder } from "./status.ts";
 
 // Deno's node:dns warns of a module that it uses itself.
