@@ -177,6 +177,19 @@ const refusals = new Map<string, number>();
 const logs = servers.map((server) => listen(server, refusals));
 const repeat = (count: number, what: () => Promise<void>, pause: number) =>
   Array.from({ length: count }, () => again(what, pause));
+const median = (numbers: number[]) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1]!;
+console.log(`${program.name} program, ${minutes} minutes\n`);
+// A thread's heap grows to its size with what it does, not with time.
+for (const address of pages) {
+  const views = async () => {
+    for (let i = 0; i < 500; i++) {
+      await view(`http://${address}`);
+      for (let n = 0; n < 4; n++) await openAndReset(Number(address.split(":").at(-1)), 1);
+    }
+  };
+  await Promise.all([views(), views(), views(), views(), views(), views(), views(), views()]);
+}
+figures.views = 0;
 const load = [
   ...repeat(200, async () => honest(await connect(plain)), 20),
   ...repeat(200, async () => honest(await connect(kernel)), 20),
@@ -204,9 +217,6 @@ const load = [
   ]),
   ...repeat(1, () => Promise.resolve(Deno.kill(secure.pid, "SIGHUP")), 5000),
 ];
-
-const median = (numbers: number[]) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1]!;
-console.log(`${program.name} program, ${minutes} minutes\n`);
 console.log(
   "minute  exchanges  syncs  wrong  drips    resets  openings  views  plain     TLS       kernel",
 );

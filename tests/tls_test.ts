@@ -9,6 +9,7 @@ import { compiled, run, ServeProcess, SOURCE } from "../scripts/program.ts";
 import { serve, sync } from "../src/mod.ts";
 import { FakeServer } from "./fake_server.ts";
 import { MessageReader } from "../src/net/framing.ts";
+import { authorityError, TlsError } from "../src/net/tls.ts";
 
 const folder = "tests/fixtures/tls";
 const text = (name: string) => Deno.readTextFileSync(`${folder}/${name}`);
@@ -239,3 +240,11 @@ Deno.test(
     await server.stop();
   },
 );
+
+Deno.test("a connection that breaks before TLS is not said to have a wrong name", () => {
+  const lost = new Deno.errors.NotConnected("Socket is not connected");
+  assertEquals(authorityError(lost, "127.0.0.1"), lost);
+  const named = authorityError(new TypeError("Invalid hostname: 'a b'"), "a b");
+  assert(named instanceof TlsError);
+  assertEquals(named.message, "cannot be asked: a b is not a name that a certificate can be for");
+});

@@ -65,7 +65,8 @@ export class HeadReader {
   arrived = 0n;
   readonly #source: Source;
   readonly #now: () => bigint;
-  readonly #bytes = new Uint8Array(MAX_HEAD);
+  /** Grows with what comes: most heads are short, and there may be many readers. */
+  #bytes = new Uint8Array(MAX_HEAD / 8);
   #filled = 0;
 
   /** @param now Read as soon as bytes have come. */
@@ -93,6 +94,7 @@ export class HeadReader {
       if (end !== null) return this.#take(end);
       searched = Math.max(0, this.#filled - 2);
       if (this.#filled === MAX_HEAD) return TOO_LONG;
+      if (this.#filled === this.#bytes.length) this.#grow();
       const count = await this.#source.read(this.#bytes.subarray(this.#filled));
       this.arrived = this.#now();
       if (count === null) return null;
@@ -125,6 +127,12 @@ export class HeadReader {
     const head = new TextDecoder("latin1").decode(this.#bytes.subarray(0, end));
     this.#drop(end + 1);
     return head.trimEnd();
+  }
+
+  #grow(): void {
+    const bytes = new Uint8Array(2 * this.#bytes.length);
+    bytes.set(this.#bytes);
+    this.#bytes = bytes;
   }
 
   #drop(count: number): void {

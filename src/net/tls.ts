@@ -82,13 +82,15 @@ export function certificateError(error: unknown): unknown {
     : new CertificateError(`cannot use the certificate: ${what}`, { cause: error });
 }
 
-/** Names what is wrong with a client's {@linkcode TlsOptions}. */
+/** Names what is wrong with a client's {@linkcode TlsOptions}; other errors, of the connection, are left alone. */
 export function authorityError(error: unknown, hostname: string): unknown {
   const message = error instanceof Error ? error.message : String(error);
   const what = /BadEncoding|certificate|pem/i.test(message)
     ? `the authority's certificate cannot be read (${message.replace(/^.*?: /, "")})`
-    : `${hostname} is not a name that a certificate can be for`;
-  return new TlsError(`cannot be asked: ${what}`, { cause: error });
+    : message.startsWith("Invalid hostname")
+    ? `${hostname} is not a name that a certificate can be for`
+    : null;
+  return what === null ? error : new TlsError(`cannot be asked: ${what}`, { cause: error });
 }
 
 /** Is what came not TLS at all? */
