@@ -246,5 +246,6 @@ Deno.test("a connection that breaks before TLS is not said to have a wrong name"
   assertEquals(authorityError(lost, "127.0.0.1"), lost);
   const named = authorityError(new TypeError("Invalid hostname: 'a b'"), "a b");
   assert(named instanceof TlsError);
-  assertEquals(named.message, "cannot be asked: a b is not a name that a certificate can be for");
+  const { message } = named as TlsError;
+  assertEquals(message, "cannot be asked: a b is not a name that a certificate can be for");
 });
