@@ -459,8 +459,8 @@ Deno.test("HTTP: connections that are lost before they are accepted hold up no o
   server.close();
 });
 
-Deno.test("parseHead() takes no longer for a head that is made to be slow", () => {
-  // Instructions are what counts, not time: a pattern that tries all ways needs 32 million steps.
+Deno.test("parseHead() is done with heads that are made to be slow", () => {
+  // A pattern that tries all ways took 60 ms for each: two minutes in all.
   const heads = [`GET / HTTP/1.1\r\na:${" ".repeat(8000)}\r\u0085x`, `${"A".repeat(8000)}\n`];
   for (const head of heads) for (let i = 0; i < 2000; i++) parseHead(head);
 });

@@ -248,6 +248,7 @@ function svg(name, attributes, text = "") {
 /** @param {string} id */
 const byId = (id) => document.getElementById(id);
 
+/** An offset with its sign. */
 function signed(offset, error) {
   const { sign, size } = shown(offset, error);
   return sign + size;
