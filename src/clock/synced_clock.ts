@@ -9,8 +9,8 @@ import { type Clock, stepped, type Tie, tie } from "./clock.ts";
 
 /**
  * A moment, as a {@linkcode SyncedClock} shows it. All are nanoseconds since the Unix epoch. The
- * bounds hold as long as the servers' clock is not set, and no frequency changes by more than 15 ppm
- * from what it was at the last poll (NTP's PHI).
+ * bounds hold as long as the servers' clock is not set, and the frequency stays within 15 ppm (NTP's
+ * PHI) of what it was between the last two polls.
  */
 export interface SyncedTime {
   /** What the time probably is. */

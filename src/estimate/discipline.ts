@@ -4,11 +4,16 @@
  * certain, an interval carried on from poll to poll that no change of
  * frequency within {@linkcode WANDER} can leave.
  *
+ * What is certain of the frequency: between the last two polls it was, on
+ * average, what their own bounds say, whatever it was before; and it was within
+ * `WANDER` of what it was in each part of the window, which the hulls bound. At
+ * the last poll, and later, it is within another `WANDER` of that average.
+ *
  * @module
  */
 
 import type { Bounds } from "./envelope.ts";
-import { Hulls } from "./hulls.ts";
+import { type FrequencyRange, Hulls } from "./hulls.ts";
 
 /**
  * The greatest frequency of the local oscillator against the server's clock,
@@ -18,8 +23,9 @@ import { Hulls } from "./hulls.ts";
 export const MAX_FREQUENCY = 500e-6;
 
 /**
- * By how much a frequency can change from what it was, as a fraction: NTP's PHI (RFC 5905, section
- * 7.2). A server that is slewed by more leaves the bounds until the next poll.
+ * By how much a frequency can differ from what it was between the last two polls, as a fraction:
+ * NTP's PHI (RFC 5905, section 7.2). A server that is slewed by more leaves the bounds until the
+ * next poll.
  */
 export const WANDER = 15e-6;
 
@@ -30,9 +36,9 @@ const WINDOW = 32;
 export interface Estimate extends Bounds {
   /** What is likely, within the bounds. */
   readonly offset: bigint;
-  /** The servers' clock against the local oscillator, as a fraction: how fast the offset grows. */
+  /** The servers' clock against the local oscillator, as a fraction: how fast the offset probably grows. */
   readonly frequency: number;
-  /** The frequency is within this of it, at the moment of the poll. */
+  /** The frequency is within this of it, at the poll and later. What it can change by is in it. */
   readonly frequencyBound: number;
 }
 
@@ -46,17 +52,19 @@ export type News = "first" | "agrees" | "frequency" | "step";
 export class Discipline {
   readonly #hulls = new Hulls(WINDOW, MAX_FREQUENCY);
   #estimate: Estimate | null = null;
+  /** What the last poll alone proved. */
+  #last: Bounds | null = null;
 
   /** `null` before the first poll. */
   get estimate(): Estimate | null {
     return this.#estimate;
   }
 
-  /** Is what a poll proves not possible by what is known, but by a step? */
-  contradicts(bounds: Bounds): boolean {
+  /** Is what a poll proves possible by what is known, if anything is? */
+  confirms(bounds: Bounds): boolean {
     if (this.#estimate === null) return false;
     const { lower, upper } = carry(this.#estimate, bounds.at);
-    return bounds.lower > upper || bounds.upper < lower;
+    return bounds.lower <= upper && bounds.upper >= lower;
   }
 
   /**
@@ -77,6 +85,7 @@ export class Discipline {
       if (lower > upper) {
         ({ lower, upper } = bounds);
         this.#hulls.clear();
+        this.#last = null;
         news = "step";
       }
     }
@@ -87,22 +96,41 @@ export class Discipline {
     const middle = (likely.lower + likely.upper) >> 1n;
     const offset = middle < lower ? lower : middle > upper ? upper : middle;
     const range = this.#hulls.frequency;
-    this.#estimate = {
-      at,
-      lower,
-      upper,
-      offset,
-      frequency: (range.lower + range.upper) / 2,
-      frequencyBound: (range.upper - range.lower) / 2,
-    };
+    const certain = this.#recentFrequency(range, bounds);
+    const frequency = clamp((range.lower + range.upper) / 2, certain);
+    const doubt = Math.max(certain.upper - frequency, frequency - certain.lower);
+    this.#estimate = { at, lower, upper, offset, frequency, frequencyBound: doubt + WANDER };
+    this.#last = bounds;
     return news;
+  }
+
+  /** What the frequency can have been since the last poll, on average. */
+  #recentFrequency({ lower, upper }: FrequencyRange, bounds: Bounds): FrequencyRange {
+    const range = { lower: lower - WANDER, upper: upper + WANDER };
+    if (this.#last === null) return range;
+    const elapsed = Number(bounds.at - this.#last.at);
+    const recent = {
+      lower: Number(bounds.lower - this.#last.upper) / elapsed,
+      upper: Number(bounds.upper - this.#last.lower) / elapsed,
+    };
+    // Without anything in common it has changed by more than is presumed: the past is no guide.
+    if (recent.lower > range.upper || recent.upper < range.lower) return recent;
+    return {
+      lower: Math.max(range.lower, recent.lower),
+      upper: Math.min(range.upper, recent.upper),
+    };
   }
 
   /** Forgets everything: the local timeline is not what it was. */
   clear(): void {
     this.#hulls.clear();
     this.#estimate = null;
+    this.#last = null;
   }
+}
+
+function clamp(value: number, { lower, upper }: FrequencyRange): number {
+  return Math.min(Math.max(value, lower), upper);
 }
 
 /** What an estimate says of a later moment. */
@@ -110,7 +138,7 @@ export function carry(estimate: Estimate, at: bigint): Bounds & { readonly offse
   const age = Number(at - estimate.at);
   const { frequency, frequencyBound } = estimate;
   const drift = frequency * age;
-  const doubt = (frequencyBound + WANDER) * age;
+  const doubt = frequencyBound * age;
   return {
     at,
     offset: estimate.offset + BigInt(Math.round(drift)),
