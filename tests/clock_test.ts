@@ -1,7 +1,13 @@
-import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertAlmostEquals,
+  assertEquals,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import { RUNTIME_FLAGS } from "../scripts/program.ts";
 import { type Clock, stepped, tie } from "../src/clock/clock.ts";
-import { openSystemClock } from "../src/clock/system_clock.ts";
+import { clockState, openSystemClock } from "../src/clock/system_clock.ts";
 import config from "../deno.json" with { type: "json" };
 
 Deno.test("openSystemClock() reads libc's clock, which goes on and agrees with Date", () => {
@@ -34,11 +40,30 @@ Deno.test("openSystemClock() reads the structures of C where C puts them", async
     assertEquals(clock.discipline(), {
       synchronised: true,
       leap: "insert",
-      maximumError: 0.0015,
+      // What is still being slewed is in it: 300 ms, told in nanoseconds.
+      maximumError: 0.3015,
       estimatedError: 0.00002,
     });
   } finally {
     await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test("a kernel is not believed that was told that its clock has no error", () => {
+  const words = (offset: bigint, maxError: bigint, estError: bigint, status: bigint) =>
+    BigInt64Array.of(0n, offset, 0n, maxError, estError, status);
+  const rows: [string, BigInt64Array, number][] = [
+    // As systemd-timesyncd leaves it when it adjusts the clock, and the kernel some time later.
+    ["at an adjustment", words(390_000_000n, 0n, 0n, 0x2001n), 1.39],
+    ["100 s later", words(-10_000_000n, 50_000n, 0n, 0x2001n), 1.01],
+    ["long after", words(0n, 1_024_000n, 0n, 0x2001n), 1.024],
+    ["in microseconds", words(390_000n, 0n, 0n, 1n), 1.39],
+    // As chronyd does, to which a clock of a microsecond is nothing.
+    ["a good clock", words(0n, 37n, 0n, 0x2000n), 0.000037],
+    ["ntpd", words(1_000_000n, 20_500n, 300n, 0x2001n), 0.0215],
+  ];
+  for (const [name, timex, expected] of rows) {
+    assertAlmostEquals(clockState(timex, 0).maximumError, expected, 1e-9, name);
   }
 });
 

@@ -98,6 +98,20 @@ function testProgram(program: Program): void {
     assertEquals(servers[2].stratum, 3);
   });
 
+  test("sync warns of a server that is named twice, and counts it once", async () => {
+    await using server = await ServeProcess.start(program);
+    const port = server.address.split(":").at(-1);
+    const args = ["sync", "-4", `127.0.0.1:${port}`, `localhost:${port}`, "127.0.0.1:1"];
+    const { code, stderr } = await tsync(...args);
+    assertEquals(code, 0);
+    assertStringIncludes(
+      stderr,
+      `tsync: warning: localhost:${port} is the same server as 127.0.0.1:${port} ` +
+        `(127.0.0.1:${port}): together they have one vote\n`,
+    );
+    assertEquals((await tsync(...args, "--quiet")).stderr, "");
+  });
+
   test("sync finds no fix where two servers disagree, and says who says what", async () => {
     await using good = new FakeServer(answering(() => ({})));
     await using bad = new FakeServer(answering((_, { receive, transmit }) => ({

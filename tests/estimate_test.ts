@@ -150,7 +150,13 @@ describe("select()", () => {
     ["one liar of three", [liar, good, better], "-++", [-2n, 4n]],
     ["two liars of five", [liar, good, better, good, liar], "-+++-", [-2n, 4n]],
     ["two of four", [liar, good, better, liar], "", null],
-    ["a chain", [good, { lower: 5n, upper: 20n }, { lower: 15n, upper: 30n }], "", null],
+    ["a chain", [good, { lower: 5n, upper: 20n }, { lower: 15n, upper: 30n }], "+++", [5n, 20n]],
+    [
+      "a chain and a liar",
+      [good, { lower: 5n, upper: 20n }, { lower: 15n, upper: 30n }, liar],
+      "",
+      null,
+    ],
   ];
   for (const [name, intervals, members, expected] of rows) {
     it(`decides for ${name}`, () => {
@@ -161,6 +167,29 @@ describe("select()", () => {
       assertEquals(found, expected);
     });
   }
+
+  it("counts how many share a point, not how many are in one of several such sets", () => {
+    const chain = [good, { lower: 5n, upper: 20n }, { lower: 15n, upper: 30n }];
+    assertEquals(select(chain)!.agreeing, 2);
+    assertEquals(select([good, better, liar])!.agreeing, 2);
+  });
+
+  it("contains the truth where most are right and no larger set is wrong", () => {
+    const around = fc.tuple(fc.bigInt(0n, 20n), fc.bigInt(0n, 20n));
+    const anywhere = fc.tuple(fc.bigInt(-60n, 60n), fc.bigInt(0n, 20n));
+    const some = fc.tuple(
+      fc.array(around, { minLength: 2, maxLength: 4 }),
+      fc.array(anywhere, { maxLength: 1 }),
+    );
+    fc.assert(fc.property(some, ([right, wrong]) => {
+      const selection = select([
+        ...right.map(([below, above]) => ({ lower: -below, upper: above })),
+        ...wrong.map(([lower, width]) => ({ lower, upper: lower + width })),
+      ])!;
+      if (selection.agreeing > right.length) return; // The wrong one cannot be told from the right.
+      assert(selection.interval.lower <= 0n && 0n <= selection.interval.upper);
+    }));
+  });
 
   it("does not depend on the order", () => {
     const ends = fc.tuple(fc.bigInt(-20n, 20n), fc.bigInt(0n, 20n));

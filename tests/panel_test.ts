@@ -13,10 +13,12 @@ const fix: Fix = {
   errorBound: 0.00064,
   delay: 0.041238,
   leap: "none",
+  isMajority: true,
   servers: [{
     name: "host",
     address: "192.0.2.7:10085",
     transport: "tcp",
+    sameAs: null,
     status: "truechimer",
     figures: {
       offset: 0.001284332,

@@ -98,6 +98,7 @@ const good: ServerReport = {
   name: "host",
   address: "192.0.2.7:10085",
   transport: "tcp",
+  sameAs: null,
   status: "truechimer",
   figures: {
     offset: 0.001284332,
@@ -118,6 +119,7 @@ const dead: ServerReport = {
   name: "dead",
   address: null,
   transport: "tcp",
+  sameAs: null,
   status: "unreachable",
   figures: null,
   error: "dead is not a known host",
@@ -129,6 +131,7 @@ const fix: Fix = {
   errorBound: 0.00064,
   delay: 0.041238,
   leap: "none",
+  isMajority: true,
   servers: [good],
 };
 const noFix: Fix = {
@@ -138,6 +141,7 @@ const noFix: Fix = {
   errorBound: null,
   delay: null,
   leap: null,
+  isMajority: false,
 };
 
 describe("fixToJson()", () => {

@@ -118,6 +118,7 @@ function fixOf(offset: number | null, errorBound = 0.001): Fix {
     errorBound: synchronised ? errorBound : null,
     delay: synchronised ? errorBound : null,
     leap: synchronised ? "none" : null,
+    isMajority: synchronised,
     servers: [],
   };
 }
@@ -281,6 +282,16 @@ Deno.test("sync --set never sets by what no majority says", async () => {
   assertEquals(code, 1);
   assertStringIncludes(stderr, "no majority of the servers agrees");
   assert(!/step|slew/.test(stderr), stderr);
+});
+
+Deno.test("sync --set never sets by the word of the only server of three that answers", async () => {
+  await using liar = ahead(10);
+  const dead = ["127.0.0.1:1", "127.0.0.1:2"];
+  const { code, stdout, stderr } = await run(setProgram, "sync", "--set", liar.address, ...dead);
+  assertEquals(code, 1);
+  assertStringIncludes(stdout, "+10.0");
+  assertStringIncludes(stderr, "tsync: the system clock is left alone: too few of the servers");
+  assert(!/^(step|slew)/m.test(stderr), stderr);
 });
 
 Deno.test("sync --set --watch keeps the clock, and refuses a late great step", async () => {

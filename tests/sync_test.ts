@@ -185,10 +185,57 @@ Deno.test("sync() asks only addresses of the family wanted", async () => {
   assertEquals(servers[0]!.error, "host is not a known host with an IPv6 address");
 });
 
-Deno.test("sync() takes a server at its word that reads its clock once in 136 years", async () => {
-  await using server = new FakeServer(answering(() => ({ precision: 100 })));
-  const { errorBound } = await sync({ servers: [server.address] });
-  assertAlmostEquals(errorBound!, 2 ** 32, 1);
+Deno.test("sync() does not believe a server that reads its clock so coarsely that it could say anything", async () => {
+  for (const precision of [4, 32, 127]) {
+    await using server = new FakeServer(answering(() => ({ precision })));
+    const { synchronised, servers } = await sync({ servers: [server.address] });
+    assertEquals([synchronised, servers[0]!.status], [false, "invalid"], `precision ${precision}`);
+    assertStringIncludes(servers[0]!.error!, "root distance and precision of 16 s or more");
+  }
+});
+
+Deno.test("sync() gives a server that is named twice one vote", async () => {
+  await using liar = new FakeServer(answering((_, { receive, transmit }) => ({
+    receive: receive + units(3600),
+    transmit: transmit + units(3600),
+  })));
+  await using good = new FakeServer(answering(() => ({})));
+  const port = liar.address.split(":")[1];
+  for (const other of [`localhost:${port}`, `[::ffff:127.0.0.1]:${port}`, `0.0.0.0:${port}`]) {
+    const servers = [liar.address, other, good.address];
+    const fix = await sync({ servers, family: other.startsWith("[") ? undefined : 4 });
+    assertEquals(fix.synchronised, false, other);
+    assertEquals(fix.servers.map(({ status }) => status), Array(3).fill("falseticker"));
+    assertEquals(fix.servers.map(({ sameAs }) => sameAs), [null, liar.address, null]);
+  }
+  const alone = await sync({ servers: [good.address, good.address] });
+  assertEquals([alone.synchronised, alone.isMajority], [true, true]);
+  assertEquals(alone.servers.map(({ status }) => status), ["truechimer", "truechimer"]);
+});
+
+Deno.test("sync() tells a majority of the servers asked from one of those that answered", async () => {
+  await using one = new FakeServer(answering(() => ({})));
+  await using two = new FakeServer(answering(() => ({})));
+  const dead = ["127.0.0.1:1", "127.0.0.1:2"];
+  const few = await sync({ servers: [one.address, ...dead] });
+  assertEquals([few.synchronised, few.isMajority], [true, false]);
+  const most = await sync({ servers: [one.address, two.address, dead[0]!] });
+  assertEquals([most.synchronised, most.isMajority], [true, true]);
+});
+
+Deno.test("sync() is rejected with what onProgress throws, and leaves nothing open", async () => {
+  const server = await serve(loopback);
+  for (const at of [1, 5, 16]) {
+    const onProgress = (done: number) => {
+      if (done === at) throw new Error("the caller's own");
+    };
+    await assertRejects(
+      () => sync({ servers: [name(server), name(server)], onProgress }),
+      Error,
+      "the caller's own",
+    );
+  }
+  await server.stop();
 });
 
 Deno.test("sync() widens by both clocks' precision", async () => {

@@ -102,7 +102,7 @@ export const NEWS: Readonly<Record<Update["news"], string>> = {
   lost: "",
   frequency: "the frequency has changed",
   step: "the servers' clock was set, or slewed",
-  contradicted: "too few servers answer to contradict what was known",
+  minority: "too few of the servers agree to be believed",
   disturbed: "the local clock was set, or the machine slept",
 };
 
@@ -180,9 +180,17 @@ export function describeFix(fix: Fix): string {
   return rows.map(([label, text]) => `${dim(label.padEnd(12))}${text}`.trimEnd()).join("\n");
 }
 
-export function serverLine({ name, address, transport, figures }: ServerReport): string {
+export function serverLine({ name, address, transport, sameAs, figures }: ServerReport): string {
   const source = figures === null ? "" : `, stratum ${figures.stratum} (${figures.referenceId})`;
-  return `${bold(name)}  ${transport} ${address ?? ""}${source}`.trimEnd();
+  const same = sameAs === null ? "" : `, the same as ${sameAs}`;
+  return `${bold(name)}  ${transport} ${address ?? ""}${source}${same}`.trimEnd();
+}
+
+/** Warnings of servers that are named twice, a sentence each. */
+export function describeDuplicates({ servers }: Fix): string[] {
+  return servers.filter(({ sameAs }) => sameAs !== null).map(({ name, sameAs, address }) =>
+    `warning: ${name} is the same server as ${sameAs} (${address}): together they have one vote`
+  );
 }
 
 function delayLine({ exchanges }: ServerFigures): string {
@@ -232,6 +240,9 @@ export function describeCorrection({ action, offset }: Correction): string {
       return `the system clock is slewed by ${by}`;
     case "step":
       return `the system clock was set, by ${by}`;
+    case "doubted":
+      return `the system clock is left alone: too few of the servers that were asked agree that it ` +
+        `is off by ${by}; it is set when most of them do`;
     case "refused":
       return `the system clock is left alone: ${by} is too much to be believed in a clock that was ` +
         "right before (more than 1000 s); run without --watch to set it";

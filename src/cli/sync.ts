@@ -21,6 +21,7 @@ import { mayReadFiles, readFile } from "./files.ts";
 import { runWatch } from "./watch.ts";
 import {
   describeCorrection,
+  describeDuplicates,
   describeFailure,
   describeFix,
   fixToJson,
@@ -112,13 +113,22 @@ function show(
   // Before anything is said of it: that may fail, or take time.
   const correction = corrector?.correct(fix) ?? null;
   if (json) console.log(fixToJson(fix));
+  if (!quiet) {
+    for (const sentence of describeDuplicates(fix)) {
+      console.error(`tsync: ${sentence}`);
+    }
+  }
   if (!fix.synchronised) {
     for (const sentence of describeFailure(fix)) console.error(`tsync: ${sentence}`);
     return EXIT.failure;
   }
   setColorEnabled(Deno.stdout.isTerminal() && !Deno.noColor);
   if (!json && !quiet) console.log(describeFix(fix));
-  if (correction !== null && !quiet) console.error(`tsync: ${describeCorrection(correction)}`);
+  const isDoubted = correction?.action === "doubted";
+  if (correction !== null && (!quiet || isDoubted)) {
+    console.error(`tsync: ${describeCorrection(correction)}`);
+  }
+  if (isDoubted) return EXIT.failure;
   const sentence = tooLarge(worstOfFix(fix, correction), maxOffset);
   if (sentence === null) return EXIT.ok;
   console.error(sentence);

@@ -11,6 +11,7 @@ import { EXIT, type SyncArguments } from "./args.ts";
 import { panel } from "./panel.ts";
 import {
   describeCorrection,
+  describeDuplicates,
   describeFailure,
   describeFix,
   describeUpdate,
@@ -39,10 +40,15 @@ export async function runWatch(
     corrector: corrector ?? undefined,
   });
   const screen = isTerminal && !json && !quiet ? new Screen(watch) : null;
+  const warned = new Set<string>();
   let last: Update | null = null;
   try {
     for await (const update of watch) {
       if (update.fix.synchronised) last = update;
+      for (const sentence of screen === null && !quiet ? describeDuplicates(update.fix) : []) {
+        if (!warned.has(sentence)) console.error(`tsync: ${sentence}`);
+        warned.add(sentence);
+      }
       const { correction } = update;
       const note = correction && describeCorrection(correction);
       if (screen !== null) screen.show(update, note);

@@ -25,7 +25,7 @@ export interface Discipline {
   readonly synchronised: boolean;
   /** The leap second that is due at the end of the day. */
   readonly leap: Leap;
-  /** Greatest error that the clock can have, in seconds. */
+  /** Greatest error that the clock can have, in seconds; what is still being slewed is in it. */
   readonly maximumError: number;
   /** Error that the clock probably has, in seconds. */
   readonly estimatedError: number;

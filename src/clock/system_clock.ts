@@ -23,12 +23,20 @@ const SYMBOLS = {
  * `struct timex`: the fields read here lie at the same place on 64-bit Linux
  * (sys/timex.h, 208 bytes) and macOS (sys/timex.h, 136 bytes), in words of 64 bits.
  */
-const TIMEX = { words: 26, maxError: 3, estError: 4, status: 5 } as const;
+const TIMEX = { words: 26, offset: 1, maxError: 3, estError: 4, status: 5 } as const;
 
 /** Bits of `timex.status`, on both systems. */
 const STA_INS = 0x10;
 const STA_DEL = 0x20;
 const STA_UNSYNC = 0x40;
+/** `timex.offset` is in nanoseconds; else in microseconds. */
+const STA_NANO = 0x2000;
+
+/** Microseconds that the kernel adds to `maxerror` each second (MAXFREQ of linux/timex.h). */
+const ERROR_GROWTH = 500n;
+
+/** The most that a clock may be off its reference for NTP to follow it: MAXDIST, in seconds (RFC 5905, section 7.2). */
+const UNKNOWN_ERROR = 1;
 
 /** `ntp_adjtime`'s result when the clock is not synchronised. */
 const TIME_ERROR = 5;
@@ -87,14 +95,37 @@ function readDiscipline(
 ): Discipline | null {
   const timex = new BigInt64Array(TIMEX.words);
   const state = libc.ntp_adjtime(timex);
-  if (state < 0) return null;
+  return state < 0 ? null : clockState(timex, state);
+}
+
+/**
+ * What a `struct timex` says, as far as it is true.
+ *
+ * @param state The result of `ntp_adjtime`.
+ */
+export function clockState(timex: BigInt64Array, state: number): Discipline {
   const status = Number(timex[TIMEX.status]! & 0xffff_ffffn);
+  const [maxError, estError] = [timex[TIMEX.maxError]!, timex[TIMEX.estError]!];
   return {
     synchronised: state !== TIME_ERROR && (status & STA_UNSYNC) === 0,
     leap: status & STA_INS ? "insert" : status & STA_DEL ? "delete" : "none",
-    maximumError: Number(timex[TIMEX.maxError]) / 1e6,
-    estimatedError: Number(timex[TIMEX.estError]) / 1e6,
+    maximumError: maximumError(maxError, estError) +
+      Math.abs(Number(timex[TIMEX.offset])) / (status & STA_NANO ? 1e9 : 1e6),
+    estimatedError: Number(estError) / 1e6,
   };
+}
+
+/**
+ * What is true of the kernel's `maxerror`. systemd-timesyncd sets it to 0, and `esterror` too, each
+ * time that it adjusts the clock, however wrong its server is. Who claims that there is no error at
+ * all has not looked: then the clock is as wrong as any that NTP would follow.
+ *
+ * @returns Seconds.
+ */
+function maximumError(maxError: bigint, estError: bigint): number {
+  const claim = Number(maxError) / 1e6;
+  const isBlind = estError === 0n && maxError % ERROR_GROWTH === 0n;
+  return isBlind ? Math.max(claim, UNKNOWN_ERROR) : claim;
 }
 
 /** Adds the precision: of the least differences among many readings (most are disturbed), the coarser timeline's. */

@@ -10,36 +10,48 @@ import type { Interval } from "./exchange.ts";
 
 /** The servers that agree, and where. */
 export interface Selection {
-  /** The intersection of the truechimers' intervals. */
+  /** Where the truth is: what the truechimers' intervals have in common. */
   readonly interval: Interval;
   /** For each interval given, in order: does it take part? */
   readonly truechimers: readonly boolean[];
+  /** How many share a point: fewer than there are truechimers if several sets are equally large. */
+  readonly agreeing: number;
 }
 
 /**
  * Finds the largest set of intervals that share a point.
  *
  * One server is a majority of one and is believed; two must agree; of more,
- * more than half must. Where two different sets are equally large (a chain in
- * which the middle one touches both ends) neither is believed: a falseticker
- * might be in either.
+ * more than half must. Where several sets are equally large (a chain in which
+ * the middle one touches both ends) the truth is where one of them agrees: the
+ * interval reaches from the first of these places to the last, and the members
+ * of all sets count as truechimers.
  *
  * @returns `null` if no such set is a majority.
  */
 export function select(intervals: readonly Interval[]): Selection | null {
-  let best: Selection | null = null;
-  let most = 0;
-  let tied = false;
+  let best: Selection | undefined;
   // The intersection of any set begins at one of its members' lower ends.
   for (const { lower: point } of intervals) {
     const truechimers = intervals.map(({ lower, upper }) => lower <= point && point <= upper);
     const members = intervals.filter((_, i) => truechimers[i]);
-    if (members.length < most) continue;
-    const same = best !== null && truechimers.every((is, i) => is === best!.truechimers[i]);
-    tied = members.length === most && (tied || !same);
-    most = members.length;
+    const agreeing = members.length;
+    if (best !== undefined && agreeing < best.agreeing) continue;
     const upper = members.map((each) => each.upper).reduce((a, b) => a < b ? a : b);
-    best = { interval: { lower: point, upper }, truechimers };
+    const found = { interval: { lower: point, upper }, truechimers, agreeing };
+    best = agreeing === best?.agreeing ? either(best, found) : found;
   }
-  return most * 2 > intervals.length && !tied ? best : null;
+  return best !== undefined && best.agreeing * 2 > intervals.length ? best : null;
+}
+
+/** Two sets of the same size, of which either may be right. */
+function either(a: Selection, b: Selection): Selection {
+  return {
+    interval: {
+      lower: a.interval.lower < b.interval.lower ? a.interval.lower : b.interval.lower,
+      upper: a.interval.upper > b.interval.upper ? a.interval.upper : b.interval.upper,
+    },
+    truechimers: a.truechimers.map((is, i) => is || b.truechimers[i]!),
+    agreeing: a.agreeing,
+  };
 }

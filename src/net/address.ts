@@ -106,6 +106,23 @@ export function formatAddress({ hostname, port }: SocketAddress): string {
   return hostname.includes(":") ? `[${hostname}]:${port}` : `${hostname}:${port}`;
 }
 
+/**
+ * The same text for all that mean the same end of a connection: whatever the spelling, IPv4's
+ * addresses as mapped too, and of this machine `127.0.0.1`, `::1` and the unspecified ones.
+ *
+ * @param address As {@linkcode formatAddress} makes it.
+ */
+export function endpoint(address: string): string {
+  const { hostname, port } = parseServerAddress(address);
+  const zone = /%.*$/.exec(hostname)?.[0] ?? "";
+  const plain = canonical(hostname);
+  const mapped = /^::ffff:([0-9a-f]+):([0-9a-f]+)$/.exec(plain);
+  const ip = mapped === null ? plain : mapped.slice(1).map((group) => parseInt(group, 16))
+    .flatMap((group) => [group >> 8, group & 255]).join(".");
+  const isHere = ["127.0.0.1", "0.0.0.0", "::1", "::"].includes(ip);
+  return formatAddress({ hostname: isHere ? "localhost" : ip + zone, port });
+}
+
 /** The one spelling of an IP address, of those that it has, without a zone: IPv6 in hexadecimal groups. */
 export function canonical(address: string): string {
   if (!address.includes(":")) return new URL(`http://${address}`).hostname;

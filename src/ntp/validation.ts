@@ -75,7 +75,9 @@ function reject(packet: Packet, nonce: bigint): ReplyRejection | null {
   if (packet.stratum > 16) return "stratum";
   if (packet.receive === 0n || packet.transmit === 0n) return "timestamp";
   if (timestampDifference(packet.transmit, packet.receive) < 0n) return "order";
-  if (packet.rootDelay / 2 + packet.rootDispersion >= MAX_ROOT_DISTANCE) return "root-distance";
+  // What a clock cannot resolve it can be off (RFC 5905, appendix A.5.1.1: part of its dispersion).
+  const distance = packet.rootDelay / 2 + packet.rootDispersion + 2 ** packet.precision;
+  if (distance >= MAX_ROOT_DISTANCE) return "root-distance";
   return null;
 }
 
@@ -104,7 +106,7 @@ export function rejectionText(rejection: ReplyRejection, packet: Packet | null):
     case "order":
       return "says that it answered before the request arrived (T3 is before T2)";
     case "root-distance":
-      return `is too far from its own reference to be of use (root distance of ${MAX_ROOT_DISTANCE} s or more)`;
+      return `is too far from its own reference to be of use (root distance and precision of ${MAX_ROOT_DISTANCE} s or more)`;
   }
 }
 

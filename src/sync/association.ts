@@ -176,10 +176,10 @@ class Association {
   #reply: Uint8Array = new Uint8Array();
   /** Exchanges of which the kernel took T4. */
   #stamped = 0;
-  /** The address that is tried, and the one that the exchanges were with. */
+  /** The address that is tried. */
   #address: string | null = null;
-  #measured: string | null = null;
-  #answered: SocketAddress | null = null;
+  /** The one that the exchanges were with: a retry may try others. */
+  #measured: SocketAddress | null = null;
   readonly #start: Tie;
 
   constructor(
@@ -208,12 +208,12 @@ class Association {
       return failure;
     }
     const { clock } = this.#environment;
-    const precision = clock.precision + 2 ** Math.min(this.#packet!.precision, 32);
+    const precision = clock.precision + 2 ** this.#packet!.precision;
     const bounds = intersect(this.#exchanges, clock.monotonic(), precision);
     if (bounds === null) return null;
     return {
       status: "measured",
-      address: this.#address!,
+      address: formatAddress(this.#measured!),
       exchanges: this.#exchanges,
       bounds,
       packet: this.#packet!,
@@ -254,11 +254,8 @@ class Association {
       ? () => {}
       : this.#environment.timers.after(KEPT_PATIENCE, () => kept.close());
     this.#reply = channel.reply;
-    const address = formatAddress(channel.address);
-    // Another address may be another machine, with another clock.
-    if (address !== this.#measured) this.#exchanges.length = this.#stamped = 0;
-    this.#measured = address;
-    this.#address = address;
+    this.#address = formatAddress(channel.address);
+    this.#settle(channel.address);
     let keeper: Keeper | undefined;
     try {
       // The first exchange wakes everything on the way and does not count.
@@ -279,6 +276,15 @@ class Association {
         keeper.address = channel.address;
       }
     }
+  }
+
+  /** Exchanges are with one address: another may be another machine, with another clock. */
+  #settle(address: SocketAddress): void {
+    const before = this.#measured;
+    if (before !== null && formatAddress(before) !== formatAddress(address)) {
+      this.#exchanges.length = this.#stamped = 0;
+    }
+    this.#measured = address;
   }
 
   /** It is the keeper's no more: should it break, another is made. */
@@ -304,7 +310,7 @@ class Association {
     const { network, clock, timers, nonce: random } = this.#environment;
     const { samples, onSample } = this.#options;
     const { signal } = this.#deadline;
-    const known = this.#answered ?? this.#options.keeper?.address ?? null;
+    const known = this.#measured ?? this.#options.keeper?.address ?? null;
     let candidates = known === null ? await this.#resolve() : [known];
     const request = new Uint8Array(PACKET_SIZE);
     const reply = this.#reply = new Uint8Array(PACKET_SIZE);
@@ -323,7 +329,7 @@ class Association {
         if (candidates.length > 0) continue;
         throw new NoConnection(this.#whyNot(error), { cause: error });
       }
-      this.#answered = server;
+      this.#settle(server);
       if (this.#options.keeper !== undefined) this.#options.keeper.address = server;
       candidates = [server];
       this.#keep(this.#judge(reply, nonce, stamps), stamps.by);

@@ -12,9 +12,9 @@ import type { Fix } from "./fix.ts";
 export interface Correction {
   /**
    * `none`: it is as right as can be told. `refused`: a step so great is taken for an error of the
-   * servers', unless it is the first correction.
+   * servers', unless it is the first correction. `doubted`: too few of the servers agree.
    */
-  readonly action: "none" | "slew" | "step" | "refused";
+  readonly action: "none" | "slew" | "step" | "refused" | "doubted";
   /** Seconds that the system clock was off: what was added, if something was. */
   readonly offset: number;
 }
@@ -75,11 +75,14 @@ export class Corrector {
   /**
    * Corrects the system clock by a fix that was just made.
    *
+   * @param confirmed Does what was known before confirm it? If not, it is believed only if most of
+   * the servers that were asked agree. Default: no.
    * @throws {Error} a sentence, if the clock cannot be set; it is as it was then.
    */
-  correct(fix: Fix): Correction {
-    const action = decide(fix, this.#threshold, this.#isFirst);
+  correct(fix: Fix, confirmed = false): Correction {
     const offset = fix.offset ?? 0;
+    if (fix.synchronised && !fix.isMajority && !confirmed) return { action: "doubted", offset };
+    const action = decide(fix, this.#threshold, this.#isFirst);
     if (action === "step") this.#setter.step(nanoseconds(offset));
     // What is under way would go on for minutes.
     const stops = this.#isSlewing && action !== "slew" && fix.synchronised;

@@ -9,7 +9,7 @@ import type { Tie } from "../clock/clock.ts";
 import { type Bounds, extrapolate, jitter, leastDelay } from "../estimate/envelope.ts";
 import { delay, type Interval, offset as exchangeOffset } from "../estimate/exchange.ts";
 import { select, type Selection } from "../estimate/selection.ts";
-import type { ServerAddress, TransportName } from "../net/address.ts";
+import { endpoint, type ServerAddress, type TransportName } from "../net/address.ts";
 import { type Leap, referenceIdText } from "../ntp/packet.ts";
 import { nanoseconds } from "../ntp/timestamp.ts";
 import type { Failure, Measurement } from "./association.ts";
@@ -31,6 +31,11 @@ export interface Fix {
   readonly delay: number | null;
   /** The leap second that is due, as the truechimer with the least delay says. */
   readonly leap: Leap | null;
+  /**
+   * Do most of the servers that were asked agree, not merely most of those that answered? Before
+   * anything else is known, only that tells the truth from the word of a liar who is left alone.
+   */
+  readonly isMajority: boolean;
   /** One for each server asked, in order. */
   readonly servers: readonly ServerReport[];
 }
@@ -43,6 +48,8 @@ export interface ServerReport {
   readonly address: string | null;
   /** How it was asked. */
   readonly transport: TransportName;
+  /** The name of an earlier server at the same address, which votes for both; `null` if it votes itself. */
+  readonly sameAs: string | null;
   /**
    * Does it agree with the majority (RFC 5905, section 11.2.1)? `falseticker`: it does not, or there
    * is none. `unreachable`: it did not answer. `invalid`: what it said cannot be believed.
@@ -90,34 +97,32 @@ export interface Poll {
   readonly bounds: Bounds | null;
 }
 
-/** Has the servers vote, and states the result for the moment of `end`. */
+/** Has the servers vote, each address once, and states the result for the moment of `end`. */
 export function combine(
   servers: readonly ServerAddress[],
   outcomes: readonly (Measurement | Failure)[],
   end: Tie,
 ): Poll {
-  const measured = outcomes.filter((outcome) => outcome.status === "measured");
-  const offsets = measured.map(({ bounds }) =>
-    systemOffset(extrapolate(bounds, end.monotonic), end)
-  );
-  const selection = vote(servers.length, measured, offsets);
+  const speakers = speakersFor(outcomes);
+  const voters = [...new Set(speakers)];
+  const measured = voters.map((i) => outcomes[i]!)
+    .filter((outcome) => outcome.status === "measured");
+  const offsetOf = ({ bounds }: Measurement) =>
+    systemOffset(extrapolate(bounds, end.monotonic), end);
+  const selection = vote(voters.length, measured, measured.map(offsetOf));
   const reports = servers.map(({ name, transport }, i): ServerReport => {
     const outcome = outcomes[i]!;
+    const speaker = speakers[i]!;
+    const sameAs = speaker === i ? null : servers[speaker]!.name;
     const { address } = outcome;
+    const about = { name, address, transport, sameAs };
     if (outcome.status !== "measured") {
-      return {
-        name,
-        address,
-        transport,
-        status: outcome.status,
-        figures: null,
-        error: outcome.error,
-      };
+      return { ...about, status: outcome.status, figures: null, error: outcome.error };
     }
-    const which = measured.indexOf(outcome);
+    const which = measured.indexOf(outcomes[speaker] as Measurement);
     const status = selection?.truechimers[which] ? "truechimer" : "falseticker";
-    const figures = figuresOf(outcome, offsets[which]!, end.realtime - end.monotonic);
-    return { name, address, transport, status, figures, error: null };
+    const figures = figuresOf(outcome, offsetOf(outcome), end.realtime - end.monotonic);
+    return { ...about, status, figures, error: null };
   });
   const truechimers = reports.filter(({ status }) => status === "truechimer");
   const nearest = truechimers.map(({ figures }) => figures!).sort((a, b) => a.delay - b.delay)[0];
@@ -127,9 +132,23 @@ export function combine(
     ...selection === null ? { offset: null, errorBound: null } : middle(selection.interval),
     delay: nearest?.delay ?? null,
     leap: nearest?.leap ?? null,
+    isMajority: selection !== null && 2 * selection.agreeing > voters.length,
     servers: reports,
   };
   return { fix, bounds: selection === null ? null : monotonicBounds(selection.interval, end) };
+}
+
+/**
+ * Whose vote counts for each: of those at the same address the first that was measured. A server
+ * that is named twice would have two votes.
+ */
+function speakersFor(outcomes: readonly (Measurement | Failure)[]): number[] {
+  const places = outcomes.map(({ address }) => address === null ? null : endpoint(address));
+  return places.map((place, i) => {
+    if (place === null) return i;
+    const same = [...places.keys()].filter((k) => places[k] === place);
+    return same.find((k) => outcomes[k]!.status === "measured") ?? same[0]!;
+  });
 }
 
 /** The same, of which nothing is believed. */
@@ -138,7 +157,7 @@ export function withoutFix(fix: Fix): Fix {
     server.status === "truechimer" ? { ...server, status: "falseticker" } : server
   );
   const nothing = { offset: null, errorBound: null, delay: null, leap: null };
-  return { ...fix, ...nothing, synchronised: false, servers };
+  return { ...fix, ...nothing, synchronised: false, isMajority: false, servers };
 }
 
 /** From the offset to the system clock to the one to the monotonic timeline. */

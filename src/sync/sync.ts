@@ -70,7 +70,7 @@ const ATTEMPTS = 3;
  * `null` if no majority agrees or nobody answers: that is no error.
  * @throws {SyntaxError} if a server's name is none.
  * @throws {RangeError} if a number is out of range.
- * @throws The signal's reason, if it is aborted.
+ * @throws The signal's reason, if it is aborted, and what `onProgress` throws.
  * @throws {Error} a sentence, if the local clock cannot be read, or the kernel's timestamps cannot
  * be had although they should.
  *
@@ -142,7 +142,7 @@ export class Poller {
   /**
    * Asks all of them side by side.
    *
-   * @throws The signal's reason, if it is aborted.
+   * @throws The signal's reason, if it is aborted, and what `onProgress` throws.
    */
   async poll(): Promise<Poll> {
     const { servers, signal, environment: { clock } } = this;
@@ -178,23 +178,30 @@ export class Poller {
     }
   }
 
-  #ask(which: readonly number[], done: number[]): Promise<(Measurement | Failure)[]> {
+  async #ask(which: readonly number[], done: number[]): Promise<(Measurement | Failure)[]> {
     const { family, ca, onProgress } = this.#options;
     const all = this.#counts.reduce((a, b) => a + b);
     const { clock } = this.environment;
-    return Promise.all(which.map(async (i) => {
+    // What the caller's own callback throws is the caller's, and no server's fault.
+    const thrown = new AbortController();
+    const signal = AbortSignal.any([this.signal, thrown.signal]);
+    const outcomes = await Promise.all(which.map(async (i) => {
       const silent = this.#silent.get(i);
       if (silent !== undefined && clock.monotonic() < silent.until) return silent.failure;
       const onSample = (count: number) => {
         done[i] = count;
-        onProgress?.(done.reduce((a, b) => a + b), all);
+        try {
+          onProgress?.(done.reduce((a, b) => a + b), all);
+        } catch (error) {
+          thrown.abort(error);
+        }
       };
       const how = {
         samples: this.#counts[i]!,
         timeout: this.#timeout,
         family,
         ca,
-        signal: this.signal,
+        signal,
         keeper: this.#keepers?.[i],
         onSample,
       };
@@ -205,6 +212,8 @@ export class Poller {
       }
       return outcome;
     }));
+    thrown.signal.throwIfAborted();
+    return outcomes;
   }
 }
 

@@ -35,9 +35,9 @@ export interface Update {
   /**
    * What is new: the poll agrees with what was known; or the frequency is not what it was; or the
    * servers' clock was set, or slewed by more than 15 ppm; or the local clock was set, or the
-   * machine slept; or there is no fix; or too few servers answer to contradict what was known.
+   * machine slept; or there is no fix; or too few of the servers agree to be believed.
    */
-  readonly news: News | "disturbed" | "lost" | "contradicted";
+  readonly news: News | "disturbed" | "lost" | "minority";
   /**
    * The servers' clock against the local oscillator, as a fraction; above zero if theirs is the
    * faster; `null` if it is not known.
@@ -102,6 +102,7 @@ export class Watch {
   #address: string | null = null;
   /** Was the clock set, or did the machine sleep, since the last poll? */
   #disturbed = false;
+  #isIterated = false;
   /** Seconds that pass between two polls whatever happens. */
   readonly #courtesy: number;
   readonly #corrector: Corrector | null;
@@ -140,9 +141,14 @@ export class Watch {
   /**
    * Polls, until the options' signal is aborted or nobody wants to hear of it.
    *
+   * @throws {TypeError} if it is being iterated over already.
    * @throws {Error} a sentence, if the system clock is to be corrected and cannot be.
    */
   async *[Symbol.asyncIterator](): AsyncGenerator<Update, void, undefined> {
+    if (this.#isIterated) {
+      throw new TypeError("cannot watch: it is being iterated over already; make another Watch");
+    }
+    this.#isIterated = true;
     const { signal } = this.#poller;
     this.#discipline.clear();
     this.clock.rebase();
@@ -161,6 +167,7 @@ export class Watch {
       this.#cancelLook();
       this.#poller.close();
       this.clock.set(null);
+      this.#isIterated = false;
     }
   }
 
@@ -204,7 +211,7 @@ export class Watch {
     return {
       fix,
       state,
-      news: isCredible ? news : "contradicted",
+      news: isCredible ? news : "minority",
       frequency: estimate?.frequency ?? null,
       frequencyBound: estimate?.frequencyBound ?? null,
       interval: this.#interval(bounds?.at ?? null),
@@ -212,21 +219,16 @@ export class Watch {
     };
   }
 
-  /** Somebody sets the system clock, and it is not a surprise. */
+  /** Somebody sets the system clock, by a fix that is believed, and it is not a surprise. */
   #correct(fix: Fix): Correction | null {
-    const correction = this.#corrector?.correct(fix) ?? null;
+    const correction = this.#corrector?.correct(fix, true) ?? null;
     if (correction?.action === "step") this.clock.rebase();
     return correction;
   }
 
-  /**
-   * What contradicts all that was known is believed only if most of the servers asked say so, not
-   * most of those that happened to answer.
-   */
-  #isCredible({ servers }: Fix, bounds: Bounds): boolean {
-    if (!this.#discipline.contradicts(bounds)) return true;
-    const truechimers = servers.filter(({ status }) => status === "truechimer");
-    return 2 * truechimers.length > servers.length;
+  /** Most of those that happened to answer are believed only as far as they confirm what is known. */
+  #isCredible({ isMajority }: Fix, bounds: Bounds): boolean {
+    return isMajority || this.#discipline.confirms(bounds);
   }
 
   /** Another address of the only server may be another machine, with another clock. */

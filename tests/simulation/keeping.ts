@@ -8,6 +8,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { serve } from "../../src/mod.ts";
 import { type Update, Watch } from "../../src/sync/watch.ts";
+import { survive } from "./adversity.ts";
 import { exponential } from "./random.ts";
 import { type Host, type Path, S, World } from "./world.ts";
 
@@ -41,6 +42,8 @@ export interface Kept {
   readonly invalidAt: readonly number[];
   /** Of the frequency, when it counts: a fraction. */
   readonly frequencyError: number;
+  /** Polls after which the true frequency was outside its bounds. */
+  readonly frequencyOutside: number;
   /** The last bound, half of the interval's width. */
   readonly lastBound: number;
 }
@@ -137,6 +140,31 @@ export const ROWS: readonly Row[] = [
     worst: 1.5e-3,
     rms: 100e-6,
   },
+  {
+    name: "the frequency changes by 14 ppm",
+    path: LAN,
+    seconds: 5000,
+    happenings: [{ at: 3000, what: (client) => client.clock.setFrequency(114) }],
+    news: [{ what: "frequency", at: 3000 }],
+    within: 200,
+    worst: 2e-3,
+    rms: 150e-6,
+  },
+  {
+    // The first change cannot be seen yet, and the second nobody is there to see.
+    name: "2 ppm, and 14 more in holdover",
+    path: LAN,
+    seconds: 4 * HOUR,
+    happenings: [
+      { at: HOUR, what: (client) => client.clock.setFrequency(102) },
+      { at: HOUR + 65, what: (_, server) => server.dead = true },
+      { at: HOUR + 100, what: (client) => client.clock.setFrequency(116) },
+    ],
+    news: [{ what: "lost", at: HOUR }],
+    within: 200,
+    worst: 0.2,
+    rms: 0.1,
+  },
 ];
 
 /** What is not as promised. */
@@ -150,6 +178,7 @@ export function faults(row: Row, kept: Kept): string[] {
   check("rms error", kept.rms, row.rms);
   check("error of the frequency", kept.frequencyError, row.frequency ?? Infinity);
   check("outside", kept.outside, outside);
+  check("frequency outside", kept.frequencyOutside, 0);
   check("not valid", kept.invalid, invalid);
   const [start] = kept.updates;
   if (start?.news !== "first" || start.at > 2) found.push("no fix in the first burst");
@@ -177,8 +206,14 @@ export async function keep(seed: number, keeping: Keeping): Promise<Kept> {
   const stop = new AbortController();
   const watch = new Watch({ servers: ["server"], signal: stop.signal, ...client.environment });
   const updates: (Update & { at: number })[] = [];
+  let frequencyOutside = 0;
   const watching = (async () => {
-    for await (const update of watch) updates.push({ ...update, at: world.now / S });
+    for await (const update of watch) {
+      updates.push({ ...update, at: world.now / S });
+      const { frequency, frequencyBound } = update;
+      if (frequency === null) continue;
+      if (Math.abs(frequency - client.clock.drift()) > frequencyBound!) frequencyOutside++;
+    }
   })();
   for (const { at, what } of happenings) {
     world.at(at * S, () => what(client, server, world));
@@ -223,22 +258,27 @@ export async function keep(seed: number, keeping: Keeping): Promise<Kept> {
     invalid,
     invalidAt,
     frequencyError,
+    frequencyOutside,
     lastBound,
   };
 }
+
+/** The name of the row in which all that can go wrong does. */
+const ADVERSITY = "adversity";
 
 /** Prints the rows, or replays one. */
 async function main(): Promise<void> {
   const args = parseArgs(Deno.args, { string: ["seeds", "row", "seed"] });
   const rows = ROWS.filter(({ name }) => args.row === undefined || name === args.row);
-  if (rows.length === 0) {
+  if (rows.length === 0 && args.row !== ADVERSITY) {
     console.error(`keep: no row "${args.row}": expected one of`);
-    for (const { name } of ROWS) console.error(`  ${name}`);
+    for (const name of [...ROWS.map(({ name }) => name), ADVERSITY]) console.error(`  ${name}`);
     Deno.exit(2);
   }
   const seeds = args.seed === undefined
     ? Array.from({ length: Number(args.seeds ?? 200) }, (_, i) => i + 1)
     : [Number(args.seed)];
+  if (args.row === ADVERSITY) return await printAdversity(seeds, args.seed !== undefined);
   const started = performance.now();
   let simulated = 0;
   console.log(`${seeds.length} seeds a row, the greatest of all; errors in µs, after 100 s\n`);
@@ -271,6 +311,26 @@ async function main(): Promise<void> {
   }
   const took = (performance.now() - started) / 1000;
   console.log(`\n${(simulated / 3600).toFixed(0)} h simulated in ${took.toFixed(0)} s`);
+  if (args.row === undefined) await printAdversity(seeds, false);
+}
+
+/** @param tells Does it tell what happened? */
+async function printAdversity(seeds: readonly number[], tells: boolean): Promise<void> {
+  let [looks, outside, followed] = [0, 0, 0];
+  for (const seed of seeds) {
+    const survived = await survive(seed);
+    looks += survived.looks;
+    outside += survived.outside;
+    followed += survived.followed;
+    if (tells) console.log(survived.log.join("\n"));
+    if (survived.outside === 0) continue;
+    Deno.exitCode = 1;
+    console.error(`deno task keep --row ${ADVERSITY} --seed ${seed}: ${survived.outside} outside`);
+  }
+  console.log(
+    `\n${ADVERSITY}: ${seeds.length} seeds, ${looks} looks and fixes, ${outside} outside, ` +
+      `${followed} of them as a liar says`,
+  );
 }
 
 if (import.meta.main) await main();

@@ -6,6 +6,7 @@
  */
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { clockState } from "../../src/clock/system_clock.ts";
 import { type Fix, serve, sync, type SyncOptions } from "../../src/mod.ts";
 import { MessageReader } from "../../src/net/framing.ts";
 import { nanoseconds, toTimestamp } from "../../src/ntp/timestamp.ts";
@@ -319,6 +320,38 @@ export const SCENARIOS: readonly Scenario[] = [
       const fix = await stage.sync(["both"]);
       stage.assertHolds(fix, "192.0.2.2");
       assertEquals(fix.servers[0]!.address, "192.0.2.2:10085");
+    },
+  },
+  {
+    name: "a connection breaks, and the name's first address is dead",
+    async run(seed) {
+      const stage = new Stage(seed);
+      stage.world.host("192.0.2.1").dead = true;
+      const host = await stage.server("192.0.2.2");
+      stage.client.names.set("both", ["192.0.2.1", "192.0.2.2"]);
+      stage.after(0.6, () => host.resetConnections());
+      const fix = await stage.sync(["both"], { timeout: 0.8 });
+      stage.assertHolds(fix, "192.0.2.2");
+      const [{ address, status, figures }] = fix.servers as [Fix["servers"][number]];
+      assertEquals([address, status], ["192.0.2.2:10085", "truechimer"]);
+      assert(figures!.exchanges.length < 16, "it was not cut off while it tried the dead address");
+    },
+  },
+  {
+    name: "servers that systemd-timesyncd keeps, and that are still being slewed",
+    async run(seed) {
+      const stage = new Stage(seed);
+      stage.world.host("truth");
+      const names = ["a", "b", "c"];
+      for (const name of names) {
+        // It has told the kernel to add this, and that there is no error.
+        const left = 0.4 * stage.world.random.uniform();
+        const timex = BigInt64Array.of(0n, nanoseconds(left), 0n, 500n, 0n, 0x2001n);
+        await stage.server(name, WAN, { offset: -left, discipline: clockState(timex, 0) });
+      }
+      const fix = await stage.sync(names);
+      stage.assertHolds(fix, "truth");
+      stage.assertStatuses(fix, { a: "truechimer", b: "truechimer", c: "truechimer" });
     },
   },
   {
