@@ -18,51 +18,78 @@ export interface Limits {
   deny?: readonly string[] | undefined;
   /** Open connections. Default 10000. */
   maxClients?: number | undefined;
-  /** Open connections from one address. Default 1000. */
+  /** Open connections from one address, or /64 of IPv6. Default 1000. */
   maxClientsPerAddress?: number | undefined;
-  /** Requests a second from one address; 0: any number. Default 1000. */
+  /** Requests a second from one address, or /64 of IPv6, over TCP and as many over UDP; 0: any number. Default 1000. */
   rate?: number | undefined;
 }
 
 /** Seconds' worth of requests that may come at once. */
 const BURST = 4;
 
+/** Nanoseconds: who has been idle for so long may make all of them again. */
+const GENERATION = BigInt(BURST) * SECOND;
+
 /** Seconds that a request can have waited to be read. What is older says that the clock was set back. */
 const LATE = 15;
 
-/** Addresses without a connection that are remembered: anybody can make them up. */
-const STRANGERS = 50_000;
+/** Accounts without a connection that are kept at most: anybody can make addresses up. */
+const MOST_IDLE = 50_000;
+
+/** Of datagrams that are too many, the share that is answered: who else writes an address must not silence it. */
+const LEAK = 1 / 4;
+
+/** And the share that may be told so: it might be obeyed by one who did not ask too often. */
+const KISSES = 1 / 16;
 
 /** Nanoseconds between two kisses by datagram to one address. */
 const KISS_INTERVAL = SECOND;
 
-/** What is known of one address. */
-export interface Client {
-  readonly address: string;
-  connections: number;
-  /** Requests that it may make at once. */
+/** How many requests may still come. */
+interface Account {
+  /** Requests that may come at once. */
   tokens: number;
   /** Nanoseconds: when that was true. */
   since: bigint;
-  /** Nanoseconds: when it was last told by datagram that it asks too often. */
+}
+
+/** Who has connections: an address, or all of an IPv6 network. */
+export interface Client extends Account {
+  /** As of {@linkcode accountOf}. */
+  readonly name: string;
+  connections: number;
+}
+
+/** Who sends datagrams, or is said to. */
+interface Sender extends Account {
+  /** Nanoseconds: when it was last told that it asks too often. */
   kissed: bigint;
 }
 
-/** Keeps count of connections and requests, and judges new ones. */
+/**
+ * Keeps count of connections and requests, and judges new ones. Requests by
+ * TCP and by UDP have accounts of their own: anybody can write an address on a datagram.
+ */
 export class Admission {
   readonly #rules: readonly Rule[];
   readonly #unmatched: boolean;
   readonly #maxClients: number;
   readonly #maxClientsPerAddress: number;
   readonly #rate: number;
+  readonly #burst: number;
+  readonly #random: () => number;
+  /** Those with connections, and those whose last has gone. */
   readonly #clients = new Map<string, Client>();
+  readonly #left = new Generations<Client>();
+  readonly #senders = new Generations<Sender>();
   #connections = 0;
 
   /**
+   * @param random From 0 to less than 1: picks from the datagrams that are too many.
    * @throws {SyntaxError} if a prefix is none.
    * @throws {RangeError} if a number is negative or no integer.
    */
-  constructor(limits: Limits = {}) {
+  constructor(limits: Limits = {}, random: () => number = Math.random) {
     const { allow = [], deny = [] } = limits;
     const rules = [
       ...deny.map((text): Rule => ({ ...parsePrefix(text), allows: false })),
@@ -78,6 +105,8 @@ export class Admission {
       limits.maxClientsPerAddress ?? 1000,
     );
     this.#rate = whole("rate", limits.rate ?? 1000);
+    this.#burst = this.#rate * BURST;
+    this.#random = random;
   }
 
   /** Open connections. */
@@ -85,9 +114,9 @@ export class Admission {
     return this.#connections;
   }
 
-  /** Addresses that are remembered. */
-  get addresses(): number {
-    return this.#clients.size;
+  /** Accounts that are kept. */
+  get accounts(): number {
+    return this.#clients.size + this.#left.size + this.#senders.size;
   }
 
   /** Is this address answered at all? */
@@ -110,23 +139,19 @@ export class Admission {
   connect(address: string, now: bigint): Client | AdmissionRefusal {
     if (!this.allows(address)) return "denied";
     if (this.#connections >= this.#maxClients) return "max-clients";
-    const plain = unmapped(address);
-    const client = this.#clients.get(plain) ?? this.#newClient(plain, now);
+    const name = accountOf(address);
+    const client = this.#clients.get(name) ?? this.#left.take(name) ??
+      { name, connections: 0, tokens: this.#burst, since: now };
     if (client.connections >= this.#maxClientsPerAddress) return "max-clients-per-address";
-    this.#clients.set(plain, client);
+    this.#clients.set(name, client);
     client.connections++;
     this.#connections++;
     return client;
   }
 
-  #newClient(address: string, now: bigint): Client {
-    return { address, connections: 0, tokens: this.#rate * BURST, since: now, kissed: 0n };
-  }
-
   /**
    * A request has come without a connection.
    *
-   * @param address The client's, IPv4 never as mapped.
    * @param now Nanoseconds.
    * @returns Whether it is answered, told that it asks too often (not more
    * than once a second), or ignored, and why.
@@ -134,29 +159,27 @@ export class Admission {
   datagram(address: string, now: bigint): "answer" | "kiss" | "denied" | "rate" {
     if (!this.allows(address)) return "denied";
     if (this.#rate === 0) return "answer";
-    let client = this.#clients.get(address);
-    if (client === undefined) {
-      if (this.#clients.size >= STRANGERS) this.#forgetOldest();
-      this.#clients.set(address, client = this.#newClient(address, now));
+    const name = accountOf(address);
+    let sender = this.#senders.get(name);
+    if (sender === undefined) {
+      this.#senders.set(name, sender = { tokens: this.#burst, since: now, kissed: 0n });
     }
-    if (this.request(client, now)) return "answer";
-    if (now - client.kissed < KISS_INTERVAL && now >= client.kissed) return "rate";
-    client.kissed = now;
+    if (this.request(sender, now)) return "answer";
+    const picked = this.#random();
+    if (picked < LEAK) return "answer";
+    if (picked >= LEAK + KISSES) return "rate";
+    if (now - sender.kissed < KISS_INTERVAL && now >= sender.kissed) return "rate";
+    sender.kissed = now;
     return "kiss";
-  }
-
-  #forgetOldest(): void {
-    for (const [address, { connections }] of this.#clients) {
-      if (connections > 0) continue;
-      this.#clients.delete(address);
-      return;
-    }
   }
 
   /** A connection has gone. */
   disconnect(client: Client): void {
     client.connections--;
     this.#connections--;
+    if (client.connections > 0) return;
+    this.#clients.delete(client.name);
+    this.#left.set(client.name, client);
   }
 
   /**
@@ -165,27 +188,75 @@ export class Admission {
    * @param now Nanoseconds. A clock that was set back adds nothing.
    * @returns Whether it is to be answered.
    */
-  request(client: Client, now: bigint): boolean {
+  request(account: Account, now: bigint): boolean {
     if (this.#rate === 0) return true;
-    const elapsed = Number(now - client.since) / 1e9;
+    const elapsed = Number(now - account.since) / 1e9;
     // What waited to be read while others were answered is late, and adds nothing a second time.
-    if (elapsed > 0 || elapsed < -LATE) client.since = now;
-    const full = this.#rate * BURST;
-    client.tokens = Math.min(full, client.tokens + Math.max(0, elapsed) * this.#rate);
-    if (client.tokens < 1) return false;
-    client.tokens--;
+    if (elapsed > 0 || elapsed < -LATE) account.since = now;
+    account.tokens = Math.min(this.#burst, account.tokens + Math.max(0, elapsed) * this.#rate);
+    if (account.tokens < 1) return false;
+    account.tokens--;
     return true;
   }
 
   /**
-   * Forgets addresses that have no connection and may make all requests of a
-   * burst again. To be called now and then.
+   * Forgets who has no connection and may make all requests of a burst again.
+   * To be called now and then.
    */
   forget(now: bigint): void {
-    for (const [address, { connections, since }] of this.#clients) {
-      const elapsed = Number(now - since) / 1e9;
-      if (connections === 0 && (elapsed >= BURST || elapsed < 0)) this.#clients.delete(address);
-    }
+    this.#left.forget(now);
+    this.#senders.forget(now);
+  }
+}
+
+/**
+ * Accounts, of which those go that nobody asks for. They go all together, a
+ * generation at a time: to look for them one by one would take longer the more there are.
+ */
+class Generations<T> {
+  /** What was used since this generation began. */
+  #young = new Map<string, T>();
+  /** What was used in the one before, and not since. */
+  #old = new Map<string, T>();
+  /** Nanoseconds: when it was first seen; `null` if it was not yet. */
+  #since: bigint | null = null;
+
+  get size(): number {
+    return this.#young.size + this.#old.size;
+  }
+
+  get(name: string): T | undefined {
+    const young = this.#young.get(name);
+    if (young !== undefined) return young;
+    const old = this.#old.get(name);
+    if (old === undefined) return undefined;
+    this.#old.delete(name);
+    this.set(name, old);
+    return old;
+  }
+
+  set(name: string, account: T): void {
+    if (this.#young.size >= MOST_IDLE / 2) this.#turn();
+    this.#young.set(name, account);
+  }
+
+  /** Gets it, and keeps it no longer. */
+  take(name: string): T | undefined {
+    const account = this.get(name);
+    this.#young.delete(name);
+    return account;
+  }
+
+  /** @param now Nanoseconds. Where the clock was set back, a generation begins again. */
+  forget(now: bigint): void {
+    if (this.#since !== null && now - this.#since >= GENERATION) this.#turn();
+    if (this.#since === null || now < this.#since) this.#since = now;
+  }
+
+  #turn(): void {
+    this.#old = this.#young;
+    this.#young = new Map();
+    this.#since = null;
   }
 }
 
@@ -203,6 +274,27 @@ export interface Prefix {
 /** An IPv4 address is one, however the socket that it came by calls it. */
 export function unmapped(address: string): string {
   return /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1] ?? address;
+}
+
+/** Addresses of which nobody has many: those of neighbours, and IPv4's behind a translator (NAT64). */
+const SINGLE = /^(?:fe[89ab][0-9a-f]|64:ff9b):/;
+
+/**
+ * Whose account an address is on: its own, but for those of IPv6. Of these
+ * each host has all that begin with the same 64 bits.
+ */
+export function accountOf(address: string): string {
+  if (!address.includes(":")) return address;
+  if (address.includes(".")) return unmapped(address);
+  const groups = address.includes("::") ? expand(address) : address;
+  return SINGLE.test(groups) ? groups : groups.split(":", 4).join(":");
+}
+
+/** Writes out the groups of an IPv6 address that `::` stands for. */
+function expand(address: string): string {
+  const missing = 9 - address.split(":").length;
+  const [head, tail] = address.split("::");
+  return `${head || "0"}:${"0:".repeat(missing)}${tail || "0"}`;
 }
 
 /**

@@ -72,6 +72,11 @@ export interface ServeOptions extends Limits {
   network?: Network | undefined;
   /** What runs things later. Default: the runtime's. */
   timers?: Timers | undefined;
+  /**
+   * From 0 to less than 1: which of too many datagrams are answered all the same. Default:
+   * `Math.random`, and always so in a thread of its own.
+   */
+  random?: (() => number) | undefined;
 }
 
 /** A server that is listening. */
@@ -146,7 +151,7 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
       `cannot serve: idleTimeout must be a positive number of seconds: current value is ${idleTimeout}`,
     );
   }
-  const admission = new Admission(options);
+  const admission = new Admission(options, options.random);
   const clock = options.clock ?? systemClock();
   const network = options.network ?? systemNetwork;
   const timers = options.timers ?? systemTimers;
@@ -191,7 +196,7 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   const how = { stratum, idleTimeout };
   const services: Service[] = [
     ...sockets.length > 0 ? [new WorkerService(sockets, how, options, timers, onFailure)] : [],
-    ...datagrams.map((listener) => new EventLoopService(listener, options, clock)),
+    ...datagrams.map((listener) => new EventLoopService(listener, admission, clock)),
   ];
   const listeners = tcp.filter((bound) => "accept" in bound);
   const stream = tls === undefined ? "tcp" : "tls";
@@ -386,7 +391,7 @@ class NtpServer implements Server {
     this.#context.announced = announcement(discipline, precision, now, this.#stratum);
     this.#context.admission.forget(now);
     for (const conversation of this.#conversations) conversation.checkTimeouts(this.#idleTimeout);
-    for (const service of this.#services) service.announce(this.#context.announced, now);
+    for (const service of this.#services) service.announce(this.#context.announced);
     this.#count();
     this.#notices.tick();
     this.#status?.tell(this.#trouble);

@@ -9,7 +9,7 @@ import type { Clock, Timers } from "../clock/clock.ts";
 import type { BoundSocket } from "../net/libc/socket.ts";
 import type { DatagramListener } from "../net/udp.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
-import { Admission, type Limits, unmapped } from "./admission.ts";
+import type { Admission, Limits } from "./admission.ts";
 import { answerDatagram } from "./answer.ts";
 import { Figures } from "./figures.ts";
 import { stampTransmit } from "./respond.ts";
@@ -23,7 +23,7 @@ export interface Service {
   readonly running: boolean;
   start(): void;
   /** Once a second: what the server says of its own clock. */
-  announce(announced: Uint8Array, now: bigint): void;
+  announce(announced: Uint8Array): void;
   /** Accepts nobody any more and finishes what is in flight. @returns When all is closed. */
   stop(): Promise<void>;
 }
@@ -100,10 +100,10 @@ export class EventLoopService implements Service {
   #running: Promise<void> | null = null;
   #announced: Uint8Array = new Uint8Array();
 
-  constructor(listener: DatagramListener, limits: Limits, clock: Clock) {
+  constructor(listener: DatagramListener, admission: Admission, clock: Clock) {
     this.#listener = listener;
     this.#clock = clock;
-    this.#admission = new Admission(limits);
+    this.#admission = admission;
   }
 
   start(): void {
@@ -114,10 +114,9 @@ export class EventLoopService implements Service {
     return this.#running !== null;
   }
 
-  announce(announced: Uint8Array, now: bigint): void {
+  announce(announced: Uint8Array): void {
     this.#announced = announced;
     this.figures.beat();
-    this.#admission.forget(now);
   }
 
   async stop(): Promise<void> {
@@ -135,7 +134,7 @@ export class EventLoopService implements Service {
       let answered = false;
       const refusal = answerDatagram(
         this.#admission,
-        unmapped(sender.hostname),
+        sender.hostname,
         bytes.subarray(0, PACKET_SIZE),
         bytes.length,
         this.#announced,
