@@ -8,9 +8,13 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { commandLine, type Program, programs, run, ServeProcess } from "../scripts/program.ts";
 import { MessageReader } from "../src/net/framing.ts";
-import { type Client, connect, openAndReset, request } from "./attackers.ts";
+import { decodePacket } from "../src/ntp/packet.ts";
+import { type Client, connect, openAndReset, received, request, requestOf } from "./attackers.ts";
+import { namespacesObstacle, output, withNamespaces } from "./namespaces.ts";
 
 const LOOPBACK = ["--host", "127.0.0.1", "--port", "0"];
+
+const obstacle = await namespacesObstacle();
 
 for (const program of programs()) testProgram(program);
 
@@ -151,6 +155,73 @@ function testProgram(program: Program): void {
     const { event, connections } = log.at(-1) as Record<string, unknown>;
     assertEquals([event, connections], ["stopped", 100]);
     await Promise.all(loops);
+  });
+
+  test("datagrams in a client's name take nothing from its connections, nor all from it", async () => {
+    const args = [...LOOPBACK, "--udp-port", "0", "--rate", "10"];
+    await using server = await ServeProcess.start(program, args);
+    const port = Number((await server.nextAddress()).split(":").at(-1));
+    const listen = () => Deno.listenDatagram({ hostname: "127.0.0.1", port: 0, transport: "udp" });
+    const [attacker, victim] = [listen(), listen()];
+    const client = await connect(server);
+    const to = { hostname: "127.0.0.1", port, transport: "udp" } as const;
+    let heard = 0n;
+    const hearing = (async () => {
+      for await (const [reply] of attacker) heard = decodePacket(reply).origin;
+    })();
+    // Over TCP it asks no more often than it may: forty times at once.
+    for (let round = 1n; round <= 30n; round++) {
+      for (let i = 0; i < 10; i++) await victim.send(request, to);
+      for (let i = 0; i < 100; i++) await attacker.send(requestOf(4, round), to);
+      // They have been looked at when one that came after them is answered.
+      while (heard < round) {
+        await attacker.send(requestOf(4, round), to);
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+      assert(decodePacket(await client.exchange()).stratum > 0, `request ${round}`);
+    }
+    assertEquals((await server.stop()).code, 0);
+    let answers = 0;
+    for (const reply of await received(victim)) {
+      assertEquals(reply.length, 48);
+      if (decodePacket(reply).stratum !== 0) answers++;
+    }
+    // A quarter of 300 leaks. Of what the rate allows, a tenth would be theirs.
+    assert(answers > 30, `${answers} answers`);
+    for (const each of [attacker, victim, client]) each.close();
+    await hearing;
+  });
+
+  test("one who has many IPv6 addresses is one", async () => {
+    if (obstacle !== null) return console.log(`${obstacle}: not tried`);
+    await withNamespaces(1, async (name) => {
+      await output("ip", "-n", name, "link", "set", "lo", "up");
+      for (let i = 1; i <= 20; i++) {
+        await output("ip", "-n", name, "address", "add", `2001:db8::${i}/64`, "dev", "lo");
+      }
+      await output("ip", "-n", name, "address", "add", "2001:db8:0:1::1/64", "dev", "lo");
+      const inside = ["netns", "exec", name];
+      const args = [...inside, program.executable, ...program.args];
+      await using server = await ServeProcess.start({ ...program, executable: "ip", args }, [
+        ...["--host", "::", "--port", "0", "--udp-port", "0"],
+        ...["--max-clients-per-address", "10", "--rate", "5"],
+      ]);
+      const port = (await server.nextAddress()).split(":").at(-1)!;
+      const script = [
+        "run",
+        "-A",
+        "--no-config",
+        "--unstable-net",
+        "tests/fixtures/many_addresses.ts",
+      ];
+      const ports = [String(server.port), port];
+      const said = await output("ip", ...inside, Deno.execPath(), ...script, ...ports);
+      const { connections, others, datagrams } = JSON.parse(said);
+      assertEquals([connections, others], [10, 1]);
+      // Twenty may come at once, a few more by and by, and a quarter of the rest leaks.
+      assert(datagrams >= 20 && datagrams < 130, `${datagrams} datagrams were answered`);
+      assertEquals((await server.stop()).code, 0);
+    });
   });
 
   test("a server stopped for a while in mid-measurement still gives a bound that holds", async () => {

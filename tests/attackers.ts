@@ -77,13 +77,14 @@ export class Client {
     for (let sent = 0; sent < bytes.length;) sent += await this.tcp.write(bytes.subarray(sent));
   }
 
-  async receive(): Promise<void> {
+  async receive(): Promise<Uint8Array> {
     if (!await this.#reader.read()) throw this.#reader.error ?? new Error("no reply");
+    return this.#reader.message;
   }
 
-  async exchange(): Promise<void> {
+  async exchange(): Promise<Uint8Array> {
     await this.write(request);
-    await this.receive();
+    return await this.receive();
   }
 
   close(): void {
@@ -103,4 +104,15 @@ export async function openAndReset(port: number, requests: number): Promise<void
   for (let i = 0; i < requests; i++) socket.write(request);
   socket.resetAndDestroy();
   await once(socket, "close");
+}
+
+/** All that has come to a socket, to which nobody sends any more. */
+export async function received(socket: Deno.DatagramConn): Promise<Uint8Array[]> {
+  await socket.send(new Uint8Array(1), socket.addr);
+  const all: Uint8Array[] = [];
+  for (;;) {
+    const [bytes] = await socket.receive();
+    if (bytes.length === 1) return all;
+    all.push(bytes);
+  }
 }
