@@ -17,8 +17,8 @@ _tsync() {
         case $last in
           --tls-cert | --tls-key) files=1 ;;
           --log) words='json text' ;;
-          --host | --port | --udp-port | --stratum | --allow | --deny | --max-clients | --max-clients-per-address | --rate | --idle-timeout | --http) ;;
-          *) words='--host --port --udp --udp-port --tls-cert --tls-key --stratum --allow --deny --max-clients --max-clients-per-address --rate --idle-timeout --kernel-timestamps --http --log --help' ;;
+          --host | --port | --udp-port | --stratum | --allow | --deny | --max-clients | --max-clients-per-address | --rate | --idle-timeout | --http | --http-host) ;;
+          *) words='--host --port --udp --udp-port --tls-cert --tls-key --stratum --allow --deny --max-clients --max-clients-per-address --rate --idle-timeout --kernel-timestamps --http --http-host --log --help' ;;
         esac
         ;;
       sync)

@@ -19,6 +19,7 @@ complete -c tsync -n '__fish_seen_subcommand_from serve' -l rate -x -d 'requests
 complete -c tsync -n '__fish_seen_subcommand_from serve' -l idle-timeout -x -d 'seconds until a silent connection is closed (default: 300)'
 complete -c tsync -n '__fish_seen_subcommand_from serve' -l kernel-timestamps -d 'Linux: read TCP through libc, stamped by the kernel on arrival (not with TLS)'
 complete -c tsync -n '__fish_seen_subcommand_from serve' -l http -x -d 'serve a status page, /metrics and /healthz (default: off; ADDR: 127.0.0.1)'
+complete -c tsync -n '__fish_seen_subcommand_from serve' -l http-host -x -d 'name to answer HTTP by, beside addresses and localhost, repeatable'
 complete -c tsync -n '__fish_seen_subcommand_from serve' -l log -x -a 'json text' -d 'log lines on stderr: json or text (default: text)'
 complete -c tsync -n '__fish_seen_subcommand_from serve' -l help -d 'show this help'
 complete -c tsync -n __fish_use_subcommand -a sync -d 'Measure how far the local clock is from the servers\'.'

@@ -7,7 +7,13 @@
 import { parseArgs } from "@std/cli/parse-args";
 import config from "../../deno.json" with { type: "json" };
 import type { ServeOptions, WatchOptions } from "../mod.ts";
-import { DEFAULT_PORT, NTP_PORT, parseListenAddress, type SocketAddress } from "../net/address.ts";
+import {
+  DEFAULT_PORT,
+  hostOf,
+  NTP_PORT,
+  parseListenAddress,
+  type SocketAddress,
+} from "../net/address.ts";
 import { parsePrefix } from "../serve/admission.ts";
 import { PANIC_THRESHOLD } from "../sync/correction.ts";
 
@@ -123,6 +129,12 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
         name: "http",
         value: "[ADDR:]PORT",
         help: "serve a status page, /metrics and /healthz (default: off; ADDR: 127.0.0.1)",
+      },
+      {
+        name: "http-host",
+        value: "NAME",
+        repeatable: true,
+        help: "name to answer HTTP by, beside addresses and localhost, repeatable",
       },
       { name: "log", value: "FORMAT", help: "log lines on stderr: json or text (default: text)" },
       HELP,
@@ -263,6 +275,9 @@ function parseServe(flags: Flags): Arguments {
       "serve",
     );
   }
+  if (flags.text("http-host") !== undefined && flags.text("http") === undefined) {
+    throw new UsageError("--http-host needs --http", "serve");
+  }
   return {
     command: "serve",
     options: {
@@ -273,6 +288,7 @@ function parseServe(flags: Flags): Arguments {
       udpPort: flags.integer("udp-port", 0, 65535) ?? (flags.isOn("udp") ? NTP_PORT : undefined),
       kernelTimestamps: flags.isOn("kernel-timestamps"),
       http: flags.address("http"),
+      httpHosts: flags.hosts("http-host"),
       stratum: flags.integer("stratum", 1, 15),
       maxClients: flags.integer("max-clients", 1, 1_000_000),
       maxClientsPerAddress: flags.integer("max-clients-per-address", 1, 1_000_000),
@@ -389,6 +405,13 @@ class Flags {
     }
   }
 
+  hosts(name: string): readonly string[] {
+    const texts = this.texts(name);
+    const wrong = texts.find((text) => hostOf(text) === null);
+    if (wrong !== undefined) throw this.bad(name, "the name of a host", wrong);
+    return texts;
+  }
+
   prefixes(name: string): readonly string[] {
     const texts = this.texts(name);
     try {
@@ -399,9 +422,9 @@ class Flags {
     return texts;
   }
 
-  bad(name: string, expected: string): UsageError {
+  bad(name: string, expected: string, value = this.text(name)): UsageError {
     return new UsageError(
-      `${dashed(name)} must be ${expected}: current value is "${this.text(name)}"`,
+      `${dashed(name)} must be ${expected}: current value is "${value}"`,
       this.#command,
     );
   }

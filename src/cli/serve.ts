@@ -23,13 +23,17 @@ export async function runServe({ log, options, tls }: ServeArguments): Promise<n
   for (const signal of signals) Deno.addSignalListener(signal, resolve);
   let server: Server | undefined;
   const renew = () => {
+    if (tls === undefined) return tell({ event: "nothing-to-renew" });
     try {
       server?.renew(certificate()!);
     } catch (error) {
       tell({ event: "renewal-failed", error: (error as Error).message });
     }
   };
-  if (tls !== undefined) Deno.addSignalListener("SIGHUP", renew);
+  // Service managers send it to have a program read its files again, and take its end for a clean
+  // one. A terminal sends it as it closes, which ends a server that was started there by hand.
+  const hangsUp = tls === undefined && Deno.stdin.isTerminal();
+  if (!hangsUp) Deno.addSignalListener("SIGHUP", renew);
   try {
     const starting = serve({ ...options, tls: certificate(), onEvent: tell });
     server = await Promise.race([starting, signalled]) ?? undefined;
@@ -39,7 +43,7 @@ export async function runServe({ log, options, tls }: ServeArguments): Promise<n
     return EXIT.ok;
   } finally {
     for (const signal of signals) Deno.removeSignalListener(signal, resolve);
-    if (tls !== undefined) Deno.removeSignalListener("SIGHUP", renew);
+    if (!hangsUp) Deno.removeSignalListener("SIGHUP", renew);
     await lines.end();
   }
 }
@@ -100,6 +104,7 @@ class Log {
 /** The command's own events, beside the server's. */
 type CommandEvent =
   | { readonly event: "renewal-failed"; readonly error: string }
+  | { readonly event: "nothing-to-renew" }
   | { readonly event: "lines-lost"; readonly count: number };
 
 type LogEvent = ServerEvent | CommandEvent;
@@ -130,6 +135,8 @@ export function logLine(event: LogEvent): string {
       return "shows the certificate that was read again to new connections";
     case "renewal-failed":
       return `${event.error}; goes on with the old certificate`;
+    case "nothing-to-renew":
+      return "there is nothing to read again at SIGHUP without --tls-cert; goes on";
     case "lines-lost":
       return `${event.count} lines were lost here: nobody read them`;
     case "stopped":

@@ -86,6 +86,17 @@ export function parseListenAddress(text: string): SocketAddress {
   return { hostname: plain ?? v6 ?? "127.0.0.1", port: Number(port) };
 }
 
+/**
+ * The host of an authority such as `Time.example.:443` or `[2001:db8::7]`, spelt as hosts are
+ * compared: in lower case, without a final dot, brackets or a zone.
+ *
+ * @returns `null` if it is none.
+ */
+export function hostOf(authority: string): string | null {
+  const parts = /^(?:([\w.-]*\w)\.?|\[([\da-f:.]+)(?:%[^\]]+)?\])(?::\d*)?$/i.exec(authority);
+  return (parts?.[1] ?? parts?.[2])?.toLowerCase() ?? null;
+}
+
 function parsePort(name: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   const port = /^\d{1,5}$/.test(text) ? Number(text) : 0;

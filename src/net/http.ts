@@ -6,6 +6,7 @@
  * @module
  */
 
+import { hostOf } from "./address.ts";
 import type { Source } from "./framing.ts";
 
 /** Bytes that the head of a request may have. */
@@ -25,6 +26,8 @@ export interface HttpRequest {
   readonly method: string;
   /** Of the target, without a query. */
   readonly path: string;
+  /** Whom it is for: of the target and of `Host`, where they say so, as `hostOf` spells them. */
+  readonly hosts: readonly string[];
   /** May another request follow on the connection? */
   readonly keepAlive: boolean;
 }
@@ -33,29 +36,43 @@ export interface HttpRequest {
  * Reads the head of a request.
  *
  * @param head Without the empty line at its end.
- * @returns `null` if it is none of HTTP/1.
+ * @returns `null` if it is none of HTTP/1, or if where it ends, who it is for or whether another
+ * follows can be understood in two ways.
  */
 export function parseHead(head: string): HttpRequest | null {
   const [first = "", ...lines] = head.split(/\r?\n/);
   const request = /^([!#$%&'*+.^_`|~\w-]+) (\S+) HTTP\/1\.([01])$/.exec(first);
   if (request === null) return null;
   const [, method = "", target = "", minor] = request;
-  const path = /^(?:https?:\/\/[^/?#]+)?(\/[^?#]*)/i.exec(target)?.[1];
+  const [, authority, path] = /^(?:https?:\/\/([^/?#]+))?(\/[^?#]*)/i.exec(target) ?? [];
   if (path === undefined && target !== "*") return null;
-  const headers = new Map<string, string>();
+  const headers: [name: string, value: string][] = [];
   for (const line of lines) {
     const colon = line.indexOf(":");
     const name = line.slice(0, Math.max(colon, 0));
     if (!/^[!#$%&'*+.^_`|~\w-]+$/.test(name)) return null;
-    headers.set(name.toLowerCase(), line.slice(colon + 1).trim().toLowerCase());
+    headers.push([name.toLowerCase(), line.slice(colon + 1).trim().toLowerCase()]);
   }
-  const connection = headers.get("connection")?.split(/[ ,]+/) ?? [];
-  const hasBody = headers.has("transfer-encoding") ||
-    (headers.get("content-length") ?? "0") !== "0";
+  const valuesOf = (wanted: string) =>
+    headers.filter(([name]) => name === wanted).map(([, value]) => value);
+  const named = valuesOf("host");
+  if (named.length > 1 || named.length === 0 && minor === "1") return null;
+  const hosts = [...authority === undefined ? [] : [authority], ...named].map(hostOf);
+  if (!hosts.every((host) => host !== null)) return null;
+  const lengths = valuesOf("content-length");
+  const encoded = valuesOf("transfer-encoding").length > 0;
+  if (lengths.length > (encoded ? 0 : 1) || lengths.some((each) => !/^\d+$/.test(each))) {
+    return null;
+  }
+  const connection = valuesOf("connection").flatMap((value) => value.split(/[\s,]+/));
+  const close = connection.includes("close");
+  if (close && connection.includes("keep-alive")) return null;
+  const hasBody = encoded || Number(lengths[0] ?? 0) > 0;
   return {
     method,
     path: path ?? target,
-    keepAlive: minor === "1" && !connection.includes("close") && !hasBody,
+    hosts,
+    keepAlive: minor === "1" && !close && !hasBody,
   };
 }
 
@@ -156,6 +173,7 @@ const PHRASES = {
   400: "Bad Request",
   404: "Not Found",
   405: "Method Not Allowed",
+  421: "Misdirected Request",
   429: "Too Many Requests",
   431: "Request Header Fields Too Large",
   503: "Service Unavailable",

@@ -6,7 +6,7 @@
 
 import type { Clock, Timers } from "../clock/clock.ts";
 import { systemClock, systemTimers } from "../clock/system_clock.ts";
-import { DEFAULT_PORT, formatAddress, type SocketAddress } from "../net/address.ts";
+import { DEFAULT_PORT, formatAddress, hostOf, type SocketAddress } from "../net/address.ts";
 import {
   type BoundSocket,
   libcSockets,
@@ -57,6 +57,11 @@ export interface ServeOptions extends Limits {
    * Default: nowhere. It is a thread of its own, and costs some memory.
    */
   http?: SocketAddress | undefined;
+  /**
+   * Names by which the status page is asked for, such as that of a proxy in front. Default: it
+   * answers by its addresses, as `localhost`, and by the name that {@linkcode ServeOptions.http} has.
+   */
+  httpHosts?: readonly string[] | undefined;
   /** Stratum to announce, 1 to 15. Default: by the kernel's own state. */
   stratum?: number | undefined;
   /** Seconds after which a connection that has been silent is closed. Default 300. */
@@ -123,7 +128,7 @@ const IDLE_TIMEOUT = 300;
  * @throws {Error} a sentence, if it cannot listen on one of them, or cannot have the kernel's
  * timestamps although it should; no socket is left open then.
  * @throws {RangeError} if a number is out of range.
- * @throws {SyntaxError} if a prefix to allow or deny is none.
+ * @throws {SyntaxError} if a prefix to allow or deny is none, or a name of the status page's.
  * @throws {TypeError} if it is to have both the kernel's timestamps and TLS.
  *
  * @example
@@ -149,6 +154,13 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   if (!(idleTimeout > 0)) {
     throw new RangeError(
       `cannot serve: idleTimeout must be a positive number of seconds: current value is ${idleTimeout}`,
+    );
+  }
+  const { http, httpHosts = [] } = options;
+  for (const name of httpHosts) {
+    if (hostOf(name) !== null) continue;
+    throw new SyntaxError(
+      `cannot serve: httpHosts must be names of hosts: current value is "${name}"`,
     );
   }
   const admission = new Admission(options, options.random);
@@ -203,7 +215,7 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   const places = [...tcp.map(placeOf(stream)), ...udp.map(placeOf("udp"))];
   const server = new NtpServer(places, listeners, services, clock, admission, options);
   try {
-    if (options.http !== undefined) await server.show(options.http);
+    if (http !== undefined) await server.show(http, httpHosts);
   } catch (error) {
     for (const bound of all) bound.close();
     throw error;
@@ -281,10 +293,11 @@ class NtpServer implements Server {
   }
 
   /** Shows what it does over HTTP, before it starts. */
-  async show(address: SocketAddress): Promise<void> {
+  async show(address: SocketAddress, names: readonly string[]): Promise<void> {
     const { allow, deny, rate } = this.#limits;
     const order = {
       address,
+      names,
       transports: [...new Set(this.#places.map(({ transport }) => transport))],
       addresses: this.#places.map((place) => `${place.transport} ${formatAddress(place.address)}`),
       stratum: this.#stratum,

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { isIP } from "node:net";
 import type { Timers } from "../../clock/clock.ts";
 import {
   encodeResponse,
@@ -19,8 +20,9 @@ import { type Connection, isLost, type Listener } from "../../net/transport.ts";
 import type { Admission, Client } from "../admission.ts";
 import { Watched } from "../stillness.ts";
 
-/** Open connections, in all and from one address. */
-export const MAX_CONNECTIONS = { maxClients: 64, maxClientsPerAddress: 32 } as const;
+/** Open connections, in all and from one address: more take the place of others. */
+export const MAX_CONNECTIONS = 64;
+export const MAX_CONNECTIONS_PER_ADDRESS = 32;
 
 /** Seconds between two requests on a connection. */
 const IDLE_TIMEOUT = 60;
@@ -32,7 +34,7 @@ const TICK = 1;
 const ACCEPT_PAUSE = 0.1;
 
 /** After these nothing can be made of what follows on the connection, or should be. */
-const FINAL: readonly HttpResponse["status"][] = [400, 405, 429, 431];
+const FINAL: readonly HttpResponse["status"][] = [400, 405, 421, 429, 431];
 
 /** Bytes that are read and thrown away of what comes after the last request. */
 const REST = 65_536;
@@ -46,10 +48,16 @@ export type Respond = (path: string, arrived: bigint) => HttpResponse;
 
 /** What all connections share. */
 export interface HttpContext {
+  /** Who may connect and how often they may ask; it must allow more connections than are kept. */
   readonly admission: Admission;
   /** Nanoseconds since the Unix epoch. */
   readonly realtime: () => bigint;
   readonly timers: Timers;
+  /**
+   * By which names it answers, beside addresses, as `hostOf` spells them. Any other may have been
+   * made to mean its address by a page that wants to read it through a browser (DNS rebinding).
+   */
+  readonly names: ReadonlySet<string>;
   readonly respond: Respond;
 }
 
@@ -57,6 +65,7 @@ export interface HttpContext {
 export class HttpServer {
   readonly #context: HttpContext;
   readonly #listeners: readonly Listener[];
+  /** The one without activity for longest comes first: that is arrival or a response, not bytes. */
   readonly #conversations = new Set<Conversation>();
   #closed = false;
   #cancelTick = () => {};
@@ -80,7 +89,7 @@ export class HttpServer {
     const { admission, realtime, timers } = this.#context;
     admission.forget(realtime());
     for (const conversation of this.#conversations) {
-      if (conversation.look(IDLE_TIMEOUT) !== null) conversation.close();
+      if (conversation.look(IDLE_TIMEOUT) !== null) this.#end(conversation);
     }
     this.#cancelTick = timers.after(TICK, () => this.#tick());
   }
@@ -105,16 +114,36 @@ export class HttpServer {
   async #converse(connection: Connection, client: Client): Promise<void> {
     const conversation = new Conversation(connection, client, this.#context);
     this.#conversations.add(conversation);
-    await conversation.run();
-    this.#conversations.delete(conversation);
-    this.#context.admission.disconnect(client);
+    this.#makeRoom(client);
+    while (await conversation.exchange() && this.#conversations.delete(conversation)) {
+      this.#conversations.add(conversation);
+    }
+    this.#end(conversation);
+  }
+
+  /** Closes one where a new one is too many: of the address with the most, the longest inactive. */
+  #makeRoom(client: Client): void {
+    const { admission } = this.#context;
+    if (
+      client.connections <= MAX_CONNECTIONS_PER_ADDRESS && admission.connections <= MAX_CONNECTIONS
+    ) return;
+    const most = Math.max(...this.#conversations.values().map(({ client }) => client.connections));
+    this.#end(this.#conversations.values().find(({ client }) => client.connections === most)!);
+  }
+
+  /** Its place is free at once. */
+  #end(conversation: Conversation): void {
+    if (this.#conversations.delete(conversation)) {
+      this.#context.admission.disconnect(conversation.client);
+    }
+    conversation.close();
   }
 }
 
 /** One connection. */
 class Conversation extends Watched {
+  readonly client: Client;
   readonly #connection: Connection;
-  readonly #client: Client;
   readonly #context: HttpContext;
   readonly #reader: HeadReader;
   /** Is a response, or what comes after the last, under way? */
@@ -123,8 +152,8 @@ class Conversation extends Watched {
 
   constructor(connection: Connection, client: Client, context: HttpContext) {
     super();
+    this.client = client;
     this.#connection = connection;
-    this.#client = client;
     this.#context = context;
     this.#reader = new HeadReader(connection, context.realtime);
   }
@@ -137,28 +166,26 @@ class Conversation extends Watched {
     this.#connection.close(this.#writing);
   }
 
-  /** Answers for as long as there are requests. Never rejected. */
-  async run(): Promise<void> {
+  /** Answers a request. Never rejected. @returns May another follow? */
+  async exchange(): Promise<boolean> {
     try {
-      while (await this.#exchange());
+      return await this.#exchange();
     } catch {
-      // It was reset, or closed for silence: nobody is there to be told.
+      return false; // It was reset, or closed: nobody is there to be told.
     }
-    this.close();
   }
 
-  /** @returns May another request follow? */
   async #exchange(): Promise<boolean> {
     const head = await this.#reader.read();
     if (head === null) return false;
     const { arrived } = this.#reader;
     const request = typeof head === "string" ? parseHead(head) : null;
-    const response = !this.#context.admission.request(this.#client, arrived)
+    const response = !this.#context.admission.request(this.client, arrived)
       ? failure(429, "this address asks more often than --rate allows")
       : typeof head !== "string"
       ? failure(431, `the head of a request may have ${MAX_HEAD} bytes`)
       : request === null
-      ? failure(400, "this is no request of HTTP/1.1")
+      ? failure(400, "this is no request of HTTP/1.1, or one that can be understood in two ways")
       : this.#respond(request, arrived);
     const last = FINAL.includes(response.status) || !request!.keepAlive;
     this.#busy = true;
@@ -169,9 +196,17 @@ class Conversation extends Watched {
     return !last;
   }
 
-  #respond({ method, path }: HttpRequest, arrived: bigint): HttpResponse {
-    if (method === "GET") return this.#context.respond(path, arrived);
-    const refusal = { ...failure(405, "only GET is answered"), headers: { allow: "GET" } };
+  #respond({ method, path, hosts }: HttpRequest, arrived: bigint): HttpResponse {
+    const { names, respond } = this.#context;
+    const unknown = hosts.find((host) => isIP(host) === 0 && !names.has(host));
+    if (unknown === undefined && method === "GET") return respond(path, arrived);
+    const refusal = unknown === undefined
+      ? { ...failure(405, "only GET is answered"), headers: { allow: "GET" } }
+      : failure(
+        421,
+        `this server does not answer by the name ${unknown}: ask it by its address, ` +
+          `or start it with --http-host ${unknown}`,
+      );
     // Whoever asks for a head alone takes no body.
     return method === "HEAD" ? { ...refusal, body: "" } : refusal;
   }

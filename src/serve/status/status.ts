@@ -15,6 +15,8 @@ import type { SiteOptions } from "./site.ts";
 export interface StatusOrder extends SiteOptions {
   /** Where to listen. */
   address: SocketAddress;
+  /** By which names it is asked, beside the one that it listens on. */
+  readonly names: readonly string[];
   readonly limits: Pick<Limits, "allow" | "deny" | "rate">;
   /** What each thread of the server counts. */
   readonly figures: readonly SharedArrayBuffer[];

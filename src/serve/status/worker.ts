@@ -6,12 +6,13 @@
 
 import process from "node:process";
 import { systemClock, systemTimers } from "../../clock/system_clock.ts";
+import { hostOf } from "../../net/address.ts";
 import { errorText, systemNetwork } from "../../net/transport.ts";
 import { Admission } from "../admission.ts";
 import { Figures } from "../figures.ts";
 import { listen } from "../listen.ts";
 import { STEP } from "./history.ts";
-import { HttpServer, MAX_CONNECTIONS } from "./http.ts";
+import { HttpServer } from "./http.ts";
 import { Site } from "./site.ts";
 import type { StatusMessage, StatusNews, StatusOrder } from "./status.ts";
 
@@ -20,7 +21,7 @@ Object.assign(process, { noDeprecation: true });
 
 let site: Site | undefined;
 
-async function start({ address, limits, figures, ...options }: StatusOrder): Promise<void> {
+async function start({ address, names, limits, figures, ...options }: StatusOrder): Promise<void> {
   const bind = (address: Parameters<typeof systemNetwork.listen>[0]) =>
     systemNetwork.listen(address);
   const listeners = await listen(systemNetwork, bind, [address.hostname], address.port, "--http");
@@ -36,9 +37,10 @@ async function start({ address, limits, figures, ...options }: StatusOrder): Pro
   };
   systemTimers.after(STEP, sample);
   new HttpServer(listeners, {
-    admission: new Admission({ ...limits, ...MAX_CONNECTIONS }),
+    admission: new Admission(limits),
     realtime: () => clock.realtime(),
     timers: systemTimers,
+    names: new Set(["localhost", address.hostname, ...names].flatMap((name) => hostOf(name) ?? [])),
     respond: (path, arrived) => made.respond(path, arrived),
   });
   say({ addresses: listeners.map(({ address }) => address) });
