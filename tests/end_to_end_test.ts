@@ -185,6 +185,39 @@ function testProgram(program: Program): void {
     });
   }
 
+  test("serve goes on after SIGHUP, which has nothing to be read again", async () => {
+    await using server = await ServeProcess.start(program);
+    Deno.kill(server.pid, "SIGHUP");
+    assertEquals(await server.nextEvent(), { event: "nothing-to-renew" });
+    assertEquals((await tsync("sync", "--quiet", server.address)).code, 0);
+    assertEquals((await server.stop()).code, 0);
+  });
+
+  test("serve in a terminal ends with it", async () => {
+    const command = commandLine(program, ["serve", "--host", "127.0.0.1", "--port", "0"]);
+    // The terminal's end is a signal to whoever leads its session: the program itself.
+    const terminal = "import os, pty, sys; pty.spawn(sys.argv[1:])";
+    const child = new Deno.Command("python3", {
+      args: ["-c", terminal, "sh", "-c", 'echo $$; exec "$0" "$@"', program.executable, ...command],
+      stdin: "null",
+      stdout: "piped",
+    }).spawn();
+    const lines = linesOf(child.stdout);
+    const pid = Number((await lines.next()).value);
+    try {
+      for (let line = ""; !line.startsWith("listening");) line = (await lines.next()).value!;
+      Deno.kill(pid, "SIGHUP");
+      const said: string[] = [];
+      for await (const line of lines) {
+        said.push(line);
+        if (line.startsWith("there is nothing")) Deno.kill(pid, "SIGTERM");
+      }
+      assertEquals(said.filter((line) => !line.includes("stamped")), []);
+    } finally {
+      await child.status;
+    }
+  });
+
   test("serve ends though a client sends and never reads", async () => {
     const args = ["--host", "127.0.0.1", "--port", "0", "--rate", "0"];
     await using server = await ServeProcess.start(program, args);
@@ -344,6 +377,11 @@ function testProgram(program: Program): void {
     [["sync", "--watch", "--interval", "0"], "--interval must be more than 0"],
     [["--version", "--bogus"], 'unexpected argument "--bogus" after --version'],
     [["serve", "--tls-key", "key.pem"], "--tls-key needs --tls-cert too"],
+    [["serve", "--http-host", "a.example"], "--http-host needs --http"],
+    [
+      ["serve", "--http", "0", "--http-host", "a", "--http-host", "http://b/"],
+      '--http-host must be the name of a host: current value is "http://b/"',
+    ],
   ];
   for (const [args, sentence] of usage) {
     test(`\`tsync ${args.join(" ")}\` is a usage error`, async () => {

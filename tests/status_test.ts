@@ -4,30 +4,44 @@
  * @module
  */
 
-import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { once } from "node:events";
+import { lookup } from "node:dns/promises";
+import { createConnection, type Socket } from "node:net";
+import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import fc from "fast-check";
 import config from "../deno.json" with { type: "json" };
 import { type Program, programs, run, ServeProcess, SOURCE } from "../scripts/program.ts";
-import { parseListenAddress } from "../src/net/address.ts";
+import { hostOf, parseListenAddress } from "../src/net/address.ts";
 import { intersect } from "../src/estimate/envelope.ts";
 import { HeadReader, MAX_HEAD, parseHead, TOO_LONG } from "../src/net/http.ts";
 import type { Timers } from "../src/clock/clock.ts";
+import { serve } from "../src/mod.ts";
 import type { Connection, Listener } from "../src/net/transport.ts";
 import { Admission } from "../src/serve/admission.ts";
 import { Figures, HOLD_BOUNDS, sum } from "../src/serve/figures.ts";
-import { HttpServer, MAX_CONNECTIONS } from "../src/serve/status/http.ts";
+import {
+  HttpServer,
+  MAX_CONNECTIONS,
+  MAX_CONNECTIONS_PER_ADDRESS,
+} from "../src/serve/status/http.ts";
 import { exposition, histogram } from "../src/serve/status/metrics.ts";
 import * as page from "../src/serve/status/page.js";
 import { Site } from "../src/serve/status/site.ts";
 import { Thread } from "../src/serve/thread.ts";
 import { type Client, connect, openAndReset } from "./attackers.ts";
-import { World } from "./simulation/world.ts";
+import { type Host, World } from "./simulation/world.ts";
 
 const seed = Number(Deno.env.get("FUZZ_SEED") ?? Date.now() % 2 ** 31);
 console.log(`status: seed ${seed}`);
 const bytesOf = (text: string) => new TextEncoder().encode(text);
 const textOf = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+/** A request and its beginning. */
+const START = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n";
+const GET = `${START}\r\n`;
+/** The statuses of responses, one after another. */
+const statusesOf = (text: string) =>
+  [...text.matchAll(/^HTTP\/1\.1 (\d+) /gm)].map(([, status]) => Number(status));
 
 describe("parseListenAddress()", () => {
   for (
@@ -49,19 +63,68 @@ describe("parseListenAddress()", () => {
   }
 });
 
+describe("hostOf()", () => {
+  for (
+    const [authority, host] of [
+      ["Time.Example", "time.example"],
+      ["time.example.:80", "time.example"],
+      ["a_b-c:", "a_b-c"],
+      ["192.0.2.1:80", "192.0.2.1"],
+      ["[2001:DB8::1]:80", "2001:db8::1"],
+      ["[fe80::1%25eth0]", "fe80::1"],
+      ["", null],
+      [".", null],
+      [":80", null],
+      ["::1", null],
+      ["a:b", null],
+      ["a:80:80", null],
+      ["a, b", null],
+      ["user@a", null],
+      ["[::1", null],
+      ["[::1].", null],
+      ["a/b", null],
+    ] as const
+  ) it(`of "${authority}" is ${host}`, () => assertEquals(hostOf(authority), host));
+});
+
 describe("parseHead()", () => {
-  const get = { method: "GET", path: "/", keepAlive: true };
+  const get = { method: "GET", path: "/", hosts: ["a"], keepAlive: true };
   for (
     const [head, expected] of [
       ["GET / HTTP/1.1\r\nHost: a", get],
-      ["GET /?a=/b HTTP/1.1", get],
-      ["GET http://a.example:80/time?x HTTP/1.1", { ...get, path: "/time" }],
-      ["GET / HTTP/1.0", { ...get, keepAlive: false }],
-      ["GET / HTTP/1.1\r\nConnection: TE, Close", { ...get, keepAlive: false }],
-      ["GET / HTTP/1.1\r\nContent-Length: 5", { ...get, keepAlive: false }],
-      ["GET / HTTP/1.1\r\nContent-Length: 0", get],
-      ["GET / HTTP/1.1\r\nTRANSFER-ENCODING:\tchunked", { ...get, keepAlive: false }],
-      ["OPTIONS * HTTP/1.1", { method: "OPTIONS", path: "*", keepAlive: true }],
+      ["GET /?a=/b HTTP/1.1\r\nHost: a", get],
+      ["GET http://A.example:80/time?x HTTP/1.1\r\nHOST:\tB.", {
+        ...get,
+        path: "/time",
+        hosts: ["a.example", "b"],
+      }],
+      ["GET / HTTP/1.0", { ...get, hosts: [], keepAlive: false }],
+      ["GET / HTTP/1.0\r\nHost: a", { ...get, keepAlive: false }],
+      ["GET / HTTP/1.1", null],
+      ["GET http://a/ HTTP/1.1", null],
+      ["GET / HTTP/1.1\r\nHost: a\r\nHost: a", null],
+      ["GET / HTTP/1.0\r\nHost: a\r\nHost: a", null],
+      ["GET / HTTP/1.1\r\nHost: a, b", null],
+      ["GET / HTTP/1.1\r\nHost:", null],
+      ["GET http://u@a/ HTTP/1.1\r\nHost: a", null],
+      ["GET / HTTP/1.1\r\nHost: a\r\nConnection: TE,\tClose", { ...get, keepAlive: false }],
+      ["GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nConnection: TE", {
+        ...get,
+        keepAlive: false,
+      }],
+      ["GET / HTTP/1.1\r\nHost: a\r\nConnection: close, keep-alive", null],
+      ["GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: close", null],
+      ["GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5", { ...get, keepAlive: false }],
+      ["GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0", get],
+      ["GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 0", null],
+      ["GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 0", null],
+      ["GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0, 0", null],
+      ["GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1", null],
+      ["GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x0", null],
+      ["GET / HTTP/1.1\r\nHost: a\r\nContent-Length:", null],
+      ["GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nTransfer-Encoding: chunked", null],
+      ["GET / HTTP/1.1\r\nHost: a\r\nTRANSFER-ENCODING:\tchunked", { ...get, keepAlive: false }],
+      ["OPTIONS * HTTP/1.1\r\nHost: a", { ...get, method: "OPTIONS", path: "*" }],
       ["GET / HTTP/2.0", null],
       ["GET /", null],
       ["", null],
@@ -324,17 +387,18 @@ describe("Site", () => {
 function simulated(rate?: number) {
   const world = new World(1);
   const host = world.host("server");
-  const client = world.host("client");
+  const hosts = ["client", "other", "third"].map((name) => world.host(name));
   const listener = host.network.listen({ hostname: "server", port: 80 });
   const server = new HttpServer([listener], {
-    admission: new Admission({ ...MAX_CONNECTIONS, rate }),
+    admission: new Admission({ rate }),
     realtime: () => host.clock.realtime(),
     timers: host.timers,
+    names: new Set(["localhost"]),
     respond: () => ({ status: 200, type: "text/plain", body: "yes\n" }),
   });
-  const open = () =>
+  const open = (from: Host = hosts[0]!) =>
     world.run(
-      client.network.connect({ hostname: "server", port: 80 }, new AbortController().signal),
+      from.network.connect({ hostname: "server", port: 80 }, new AbortController().signal),
     );
   const send = (connection: Connection, text: string) => world.run(connection.write(bytesOf(text)));
   /** What comes until the end of the connection. */
@@ -351,7 +415,7 @@ function simulated(rate?: number) {
     const bytes = new Uint8Array(1000);
     return textOf(bytes.subarray(0, (await world.run(connection.read(bytes)))!));
   };
-  return { world, server, open, send, rest, receive };
+  return { world, hosts, server, open, send, rest, receive };
 }
 
 Deno.test("HTTP: a head that is not finished ends after ten seconds, silence after sixty", async () => {
@@ -370,8 +434,8 @@ Deno.test("HTTP: a head that is not finished ends after ten seconds, silence aft
 Deno.test("HTTP: one request after another is answered, however they come", async () => {
   const { server, open, send, rest } = simulated();
   const connection = await open();
-  await send(connection, "GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\nGET /c HTT");
-  await send(connection, "P/1.1\r\nConnection: close\r\n\r\nGET /never HTTP/1.1\r\n\r\n");
+  await send(connection, `${GET}${GET}GET /c HTT`);
+  await send(connection, `P/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n${GET}`);
   assertEquals((await rest(connection)).match(/200 OK/g)?.length, 3);
   server.close();
 });
@@ -382,9 +446,10 @@ Deno.test("HTTP: what is no request, too long or too much is told so, and is the
     const [text, status] of [
       ["\x16\x03\x01\r\n\r\n", 400],
       [`GET /${"x".repeat(MAX_HEAD)}`, 431],
-      ["POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody", 405],
-      ["DELETE / HTTP/1.1\r\n\r\n", 405],
-      ["HEAD / HTTP/1.1\r\n\r\n", 405],
+      ["POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody", 405],
+      ["DELETE / HTTP/1.1\r\nHost: localhost\r\n\r\n", 405],
+      ["HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n", 405],
+      ["HEAD / HTTP/1.1\r\nHost: elsewhere\r\n\r\n", 421],
     ] as const
   ) {
     const connection = await open();
@@ -402,7 +467,8 @@ Deno.test("HTTP: lines may end without a carriage return, and empty ones come fi
   const connection = await open();
   await send(
     connection,
-    "\r\n\nGET / HTTP/1.1\n\nGET / HTTP/1.1\r\nHost: a\n\r\nGET / HTTP/1.0\n\n",
+    "\r\n\nGET / HTTP/1.1\nHost: localhost\n\n" +
+      "GET / HTTP/1.1\r\nHost: localhost\n\r\nGET / HTTP/1.0\n\n",
   );
   assertEquals((await rest(connection)).match(/200 OK/g)?.length, 3);
   server.close();
@@ -450,9 +516,10 @@ Deno.test("HTTP: connections that are lost before they are accepted hold up no o
     },
   };
   const server = new HttpServer([listener], {
-    admission: new Admission(MAX_CONNECTIONS),
+    admission: new Admission(),
     realtime: () => host.clock.realtime(),
     timers,
+    names: new Set(),
     respond: () => ({ status: 200, type: "text/plain", body: "" }),
   });
   await promise;
@@ -461,7 +528,12 @@ Deno.test("HTTP: connections that are lost before they are accepted hold up no o
 
 Deno.test("parseHead() is done with heads that are made to be slow", () => {
   // A pattern that tries all ways took 60 ms for each: two minutes in all.
-  const heads = [`GET / HTTP/1.1\r\na:${" ".repeat(8000)}\r\u0085x`, `${"A".repeat(8000)}\n`];
+  const heads = [
+    `GET / HTTP/1.1\r\na:${" ".repeat(8000)}\r\u0085x`,
+    `${"A".repeat(8000)}\n`,
+    `GET / HTTP/1.1\r\nHost:${"a.".repeat(4000)}:`,
+    `GET / HTTP/1.1${"\r\na:".repeat(2000)}`,
+  ];
   for (const head of heads) for (let i = 0; i < 2000; i++) parseHead(head);
 });
 
@@ -469,29 +541,35 @@ Deno.test("HTTP: who asks more often than --rate allows is told so, and disconne
   const { server, open, send, rest } = simulated(2);
   const connection = await open();
   // Four seconds' worth may come at once.
-  await send(connection, "GET / HTTP/1.1\r\n\r\n".repeat(20));
-  const responses = await rest(connection);
-  assertEquals([...responses.matchAll(/^HTTP\/1.1 (\d+)/gm)].map(([, status]) => status), [
-    ...Array(8).fill("200"),
-    "429",
-  ]);
+  await send(connection, GET.repeat(20));
+  assertEquals(statusesOf(await rest(connection)), [...Array(8).fill(200), 429]);
   server.close();
 });
 
-Deno.test("HTTP: no more connections than it may have, and room again when they go", async () => {
-  const { world, server, open, send, rest, receive } = simulated();
+Deno.test("HTTP: of too many connections the longest inactive goes, whatever it sends", async () => {
+  const { hosts, server, open, send, rest, receive } = simulated();
+  const asks = async (connection: Connection) => {
+    await send(connection, GET);
+    assertMatch(await receive(connection), /^HTTP\/1.1 200/);
+  };
+  const [first, second, third] = hosts as [Host, Host, Host];
   const connections: Connection[] = [];
-  for (let i = 0; i < MAX_CONNECTIONS.maxClientsPerAddress; i++) {
-    connections.push(await open());
-    await send(connections[i]!, "GET / HTTP/1.1\r\n\r\n");
-    assertMatch(await receive(connections[i]!), /^HTTP\/1.1 200/);
+  for (let i = 0; i < MAX_CONNECTIONS_PER_ADDRESS; i++) {
+    connections.push(await open(first));
+    await send(connections[i]!, START);
   }
-  assertEquals(await rest(await open()), "");
-  connections[0]!.close();
-  await world.sleep(1);
-  const connection = await open();
-  await send(connection, "GET / HTTP/1.1\r\n\r\n");
-  assertMatch(await receive(connection), /^HTTP\/1.1 200/);
+  // All have sent half a request. The first has an answer since, the second more of its half.
+  await send(connections[0]!, "\r\n");
+  await receive(connections[0]!);
+  await send(connections[1]!, "A: b\r\n");
+  await asks(await open(first));
+  assertEquals(await rest(connections[1]!), "");
+  // One of another address, older than most of the rest, stays: it is alone.
+  const alone = await open(third);
+  for (let i = MAX_CONNECTIONS_PER_ADDRESS + 1; i < MAX_CONNECTIONS; i++) await open(second);
+  for (let i = 0; i < 100; i++) await open(i % 2 === 0 ? first : second);
+  await asks(alone);
+  assertEquals(await rest(connections[0]!), "");
   server.close();
 });
 
@@ -519,7 +597,7 @@ function testProgram(program: Program): void {
     assertEquals((await run(program, "sync", server.address, "--quiet")).code, 0);
     await openAndReset(server.port, 0);
     const client = await connect(server);
-    await client.write(bytesOf("GET / HTTP/1.1\r\n\r\n"));
+    await client.write(bytesOf(GET));
     assertEquals(await client.tcp.read(new Uint8Array(1)).catch(() => null), null);
     client.close();
     const held = await connect(server);
@@ -599,6 +677,116 @@ function testProgram(program: Program): void {
     assertEquals((await server.stop()).code, 0);
   });
 
+  for (const half of ["", "GET /healthz HTTP/1.1\r\nHo"]) {
+    test(`/healthz answers whoever holds 64 connections, with "${half}" sent`, async () => {
+      if (Deno.build.os !== "linux") return console.log("127.0.0.2 is Linux's: not tried");
+      const { server, address } = await start();
+      await using _ = server;
+      const port = Number(address.split(":").at(-1));
+      const sockets: Socket[] = [];
+      const open = async (localAddress: string, text: string) => {
+        const socket = createConnection({ host: "127.0.0.1", port, localAddress });
+        sockets.push(socket);
+        await once(socket, "connect");
+        socket.on("error", () => {}); // Closed with bytes unread, it is reset.
+        if (text !== "") socket.write(text);
+        return socket;
+      };
+      const held: Socket[] = [];
+      for (const from of ["127.0.0.1", "127.0.0.2"]) {
+        for (let i = 0; i < 32; i++) held.push(await open(from, half));
+      }
+      const closed = held.map((socket) => once(socket.resume(), "close"));
+      for (const from of ["127.0.0.1", "127.0.0.2", "127.0.0.3"]) {
+        const [response] = await once(await open(from, GET), "data");
+        assertMatch(String(response), /^HTTP\/1\.1 200 [^]*ok\n$/);
+      }
+      await Promise.all([closed[0], closed[32], closed[1]]);
+      assertEquals(held.filter(({ closed }) => closed).length, 3, "no more than had to");
+      for (const socket of sockets) socket.destroy();
+      await Promise.all(closed);
+      assertEquals((await server.stop()).code, 0);
+    });
+  }
+
+  test("--http answers by its addresses and names, and by no other", async () => {
+    const { server, address } = await start("--http-host", "Time.Example.", "--http-host", "b");
+    await using _ = server;
+    const port = Number(address.split(":").at(-1));
+    const name = Deno.hostname();
+    const statuses: [string, number[]][] = [];
+    const expected: typeof statuses = [
+      ...[
+        "127.0.0.1",
+        "127.0.0.1:1",
+        "192.0.2.1",
+        "[::1]:80",
+        "[::1%25lo]",
+        "LocalHost",
+        "localhost.",
+      ]
+        .concat("time.example", "TIME.EXAMPLE.:443", "b")
+        .map((host): [string, number[]] => [`Host: ${host}`, [200]]),
+      ...["evil.example", "localhost.evil.example", "127.1", "0x7f000001", "2130706433"]
+        .concat("127.0.0.1.evil.example", "a.localhost", `x${name}`)
+        .map((host): [string, number[]] => [`Host: ${host}`, [421]]),
+      ...["", "a b", "b, b", "b@b", "b/", "::1", "[::1", "b\r\nHost: b", "\x00"]
+        .map((host): [string, number[]] => [`Host: ${host}`, [400]]),
+      ["A: b", [400]],
+    ];
+    for (const [header] of expected) {
+      statuses.push([
+        header,
+        statusesOf(await sent(port, `GET /status HTTP/1.1\r\n${header}\r\n\r\n`)),
+      ]);
+    }
+    assertEquals(statuses, expected);
+    const absolute = (host: string) =>
+      sent(port, `GET http://${host}/status HTTP/1.1\r\nHost: localhost\r\n\r\n`);
+    assertEquals(statusesOf(await absolute("b:80")), [200]);
+    const response = await absolute("evil.example");
+    assertMatch(response, /^HTTP\/1\.1 421 Misdirected Request\r\n/);
+    assertMatch(
+      response,
+      /\r\n\r\nthis server does not answer by the name evil\.example: ask it by its address, or start it with --http-host evil\.example\n$/,
+    );
+    assertEquals(statusesOf(await sent(port, "GET / HTTP/1.0\r\n\r\n")), [200]);
+  });
+
+  test("--http takes nothing for a request that may be the body of another", async () => {
+    const { server, address } = await start();
+    await using _ = server;
+    const port = Number(address.split(":").at(-1));
+    for (
+      const headers of [
+        [`Content-Length: ${GET.length}`, "Content-Length: 0"],
+        ["Content-Length: 0", `Content-Length: ${GET.length}`],
+        ["Content-Length: 0", "Content-Length: 0"],
+        ["Content-Length: 0, 0"],
+        ["Content-Length: +0"],
+        ["Content-Length:"],
+        ["Content-Length: 0", "Transfer-Encoding: chunked"],
+        ["Transfer-Encoding: chunked", "Content-Length: 0"],
+        ["Connection: close", "Connection: keep-alive"],
+        ["Connection: keep-alive", "Connection: close"],
+        ["Connection: close, keep-alive"],
+        ["Content-Length : 0"],
+        [" Content-Length: 0"],
+      ]
+    ) {
+      const response = await sent(port, `${START}${headers.join("\r\n")}\r\n\r\n${GET}`);
+      assertEquals(statusesOf(response), [400], headers.join(", "));
+      assertMatch(response, /\r\nconnection: close\r\n/);
+    }
+    for (
+      const last of [
+        `Content-Length: ${GET.length}`,
+        "Transfer-Encoding: chunked",
+        "Connection: TE\r\nConnection:\tclose",
+      ]
+    ) assertEquals(statusesOf(await sent(port, `${START}${last}\r\n\r\n${GET}`)), [200], last);
+  });
+
   test("/healthz says that no connection can be accepted", async () => {
     const limited: Program = {
       ...program,
@@ -610,7 +798,7 @@ function testProgram(program: Program): void {
     // Asked on a connection that there is already: there are no descriptors for another.
     const page = await connect({ port });
     const health = async () => {
-      await page.write(bytesOf("GET /healthz HTTP/1.1\r\n\r\n"));
+      await page.write(bytesOf(GET));
       const bytes = new Uint8Array(1000);
       return textOf(bytes.subarray(0, (await page.tcp.read(bytes))!));
     };
@@ -650,6 +838,31 @@ function testProgram(program: Program): void {
     assertEquals(rules.code, 0, textOf(rules.stderr));
   });
 }
+
+/** What comes back, until the end, from a port of HTTP that is sent something and no more. */
+async function sent(port: number, text: string): Promise<string> {
+  const client = await connect({ port });
+  await client.write(Uint8Array.from(text, (character) => character.charCodeAt(0)));
+  await client.tcp.closeWrite();
+  return await new Response(client.tcp.readable).text();
+}
+
+Deno.test("--http answers by the name that it listens on", async () => {
+  const name = Deno.hostname();
+  const args = ["--host", "127.0.0.1", "--port", "0", "--http"];
+  const known = await lookup(name).then(() => !/^[\d.]+$|:/.test(name), () => false);
+  if (!known) return console.log(`${name} is no name with an address: not tried`);
+  await using server = await ServeProcess.start(SOURCE, [...args, `${name}:0`]);
+  const { port } = new URL(`http://${await server.nextAddress()}`);
+  const response = await fetch(`http://${name}:${port}/healthz`);
+  assertEquals([response.status, await response.text()], [200, "ok\n"]);
+});
+
+Deno.test("httpHosts are names of hosts", async () => {
+  for (const name of ["", "a b", "http://a/"]) {
+    await assertRejects(() => serve({ httpHosts: [name] }), SyntaxError, "httpHosts must be names");
+  }
+});
 
 Deno.test("--http is an error where it cannot be had, and nothing listens then", async () => {
   const taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
