@@ -7,7 +7,7 @@ import {
 } from "@std/assert";
 import type { Clock } from "../src/clock/clock.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
-import { type Network, serve, sync } from "../src/mod.ts";
+import { type Network, serve, type ServeOptions, sync } from "../src/mod.ts";
 import { systemNetwork } from "../src/net/transport.ts";
 import { answering, type Behaviour, FakeServer, units } from "./fake_server.ts";
 
@@ -157,7 +157,35 @@ Deno.test("sync() refuses numbers that make no sense", async () => {
   await assertRejects(() => sync({ samples: 0 }), RangeError, "samples must be a positive integer");
   await assertRejects(() => sync({ timeout: -1 }), RangeError, "timeout must be a positive number");
   await assertRejects(() => sync({ servers: [] }), RangeError, "expected at least one server");
-  await assertRejects(() => serve({ stratum: 16 }), RangeError, "stratum must be an integer");
+});
+
+Deno.test("serve() refuses numbers that make no sense, before it listens", async () => {
+  const range = "must be an integer from 0 to 65535: current value is";
+  const rows: [ServeOptions, string][] = [
+    [{ stratum: 16 }, "stratum must be an integer from 1 to 15: current value is 16"],
+    [{ port: 65536 }, `port ${range} 65536`],
+    [{ port: -1 }, `port ${range} -1`],
+    [{ ...loopback, udpPort: 99_999 }, `udpPort ${range} 99999`],
+    [{ ...loopback, udpPort: 0.5 }, `udpPort ${range} 0.5`],
+    [{ ...loopback, http: { hostname: "127.0.0.1", port: NaN } }, `http.port ${range} NaN`],
+  ];
+  for (const [options, sentence] of rows) {
+    await assertRejects(() => serve(options), RangeError, `cannot serve: ${sentence}`);
+  }
+});
+
+Deno.test("serve() names a host that has no address", async () => {
+  const network: Network = { ...systemNetwork, resolve: () => Promise.resolve([]) };
+  const rows: [ServeOptions, string][] = [
+    [{ ...loopback, hosts: [""] }, '""'],
+    [{ ...loopback, hosts: ["127.0.0.1", ""] }, '""'],
+    [{ ...loopback, http: { hostname: "", port: 0 } }, '""'],
+    [{ hosts: ["empty.example"], network }, "empty.example"],
+  ];
+  for (const [options, name] of rows) {
+    const sentence = `cannot listen on ${name}: it has no address`;
+    await assertRejects(() => serve(options), Error, sentence);
+  }
 });
 
 Deno.test("sync() keeps the reason that it found before the deadline", async () => {

@@ -46,12 +46,16 @@ export async function listen<T extends Bound>(
 }
 
 async function resolve(network: Network, host: string): Promise<string[]> {
+  const what = `cannot listen on ${host || '""'}`;
+  let found: string[];
   try {
-    return await network.resolve(host, undefined);
+    found = await network.resolve(host, undefined);
   } catch (error) {
     const why = isUnknownHost(error) ? "there is no such host" : errorText(error);
-    throw new Error(`cannot listen on ${host}: ${why}`, { cause: error });
+    throw new Error(`${what}: ${why}`, { cause: error });
   }
+  if (found.length === 0) throw new Error(`${what}: it has no address`);
+  return found;
 }
 
 function open<T extends Bound>(bind: Bind<T>, address: SocketAddress, flag: string): T {

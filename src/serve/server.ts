@@ -145,11 +145,10 @@ const IDLE_TIMEOUT = 300;
  */
 export async function serve(options: ServeOptions = {}): Promise<Server> {
   const { stratum } = options;
-  if (stratum !== undefined && !(Number.isInteger(stratum) && stratum >= 1 && stratum <= 15)) {
-    throw new RangeError(
-      `cannot serve: stratum must be an integer from 1 to 15: current value is ${stratum}`,
-    );
-  }
+  checkRange("stratum", stratum, 1, 15);
+  checkRange("port", options.port, 0, 65535);
+  checkRange("udpPort", options.udpPort, 0, 65535);
+  checkRange("http.port", options.http?.port, 0, 65535);
   const { idleTimeout = IDLE_TIMEOUT } = options;
   if (!(idleTimeout > 0)) {
     throw new RangeError(
@@ -222,6 +221,13 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   }
   server.start();
   return server;
+}
+
+function checkRange(name: string, value: number | undefined, least: number, most: number): void {
+  if (value === undefined || Number.isInteger(value) && value >= least && value <= most) return;
+  throw new RangeError(
+    `cannot serve: ${name} must be an integer from ${least} to ${most}: current value is ${value}`,
+  );
 }
 
 /** A socket that the server answers on. */
