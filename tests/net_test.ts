@@ -203,5 +203,6 @@ describe("errorText()", () => {
   it("drops the operating system's number", () => {
     assertEquals(errorText(new Error("No route to host (os error 113)")), "No route to host");
     assertEquals(errorText(new Deno.errors.ConnectionRefused("x")), "connection refused");
+    assertEquals(errorText(new Error("\x1b[2J")), "\\x1b[2J");
   });
 });

@@ -10,6 +10,7 @@ import {
   type Packet,
   referenceIdText,
 } from "../src/ntp/packet.ts";
+import { printable } from "../src/ntp/printable.ts";
 import {
   fromShort,
   fromTimestamp,
@@ -170,6 +171,25 @@ describe("referenceIdText()", () => {
   for (const [id, stratum, text] of rows) {
     it(`shows ${text} at stratum ${stratum}`, () => {
       assertEquals(referenceIdText(id, stratum), text);
+    });
+  }
+});
+
+describe("printable()", () => {
+  const rows: [string, string, string][] = [
+    ["what can be read", 'time.example: "ä→時🕒" é', 'time.example: "ä→時🕒" é'],
+    ["controls", "a\x1b]0;b\x07\r\n\t\0\x7f", "a\\x1b]0;b\\x07\\x0d\\x0a\\x09\\x00\\x7f"],
+    ["controls of one byte", "\x9b31m\x85", "\\x9b31m\\x85"],
+    ["what turns text round", "\u202eelpmaxe\u2066\u200f", "\\u{202e}elpmaxe\\u{2066}\\u{200f}"],
+    ["separators", "a\u2028b\u2029c\xa0\u3000", "a\\u{2028}b\\u{2029}c\\xa0\\u{3000}"],
+    ["what cannot be seen", "\u200b\ufeff\u3164\xad", "\\u{200b}\\u{feff}\\u{3164}\\xad"],
+    ["beyond 16 bits", "\u{e0041}\u{f0000}", "\\u{e0041}\\u{f0000}"],
+    ["half a character", "a\ud83d", "a\\u{d83d}"],
+  ];
+  for (const [name, text, shown] of rows) {
+    it(`shows ${name}, the same if done twice`, () => {
+      assertEquals(printable(text), shown);
+      assertEquals(printable(shown), shown);
     });
   }
 });

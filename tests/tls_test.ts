@@ -58,6 +58,11 @@ for (const program of [SOURCE, ...compiled() === null ? [] : [compiled()!]]) {
       "server.key",
       /another name: not for 127\.0\.0\.1, it is for other\.example$/,
     ],
+    [
+      "terminal.pem",
+      "server.key",
+      /for aaa\\x1b\]0;owned\\x07\\x0d\\x0atsync: all is well\\x9bm\\u\{202e\}\.example$/,
+    ],
     ["expired.pem", "server.key", /has expired \(valid until 2020-01-31\), or the local clock/],
     ["future.pem", "server.key", /is not valid yet \(valid from 2119-01-01\), or the local clock/],
     ["renewed.pem", "server.key", /an unknown authority; name its authority's with --ca$/],
@@ -69,7 +74,8 @@ for (const program of [SOURCE, ...compiled() === null ? [] : [compiled()!]]) {
       const { code, stdout, stderr } = await tlsSync(server);
       assertMatch(stderr, /^tsync: tls:\/\/127\.0\.0\.1:\d+ (has|shows) [^\n]*\n$/);
       assertMatch(stderr.trim(), sentence);
-      assertEquals([code, JSON.parse(stdout).servers[0].status], [1, "invalid"]);
+      const [{ status, error }] = JSON.parse(stdout).servers;
+      assertEquals([code, status, `tsync: ${error}\n`], [1, "invalid", stderr]);
       assertEquals(await server.nextEvent(), { event: "refused", reason: "tls", count: 1 });
     });
   }

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { printable } from "../ntp/printable.ts";
+
 /** What a server shows of itself: PEM texts. */
 export interface Certificate {
   /** The certificate, and those between it and its authority. */
@@ -50,7 +52,7 @@ export function handshakeError(error: unknown): unknown {
     return new TlsError("does not speak TLS; ask it as tcp://", { cause: error });
   }
   if (!(error instanceof Deno.errors.InvalidData)) return error;
-  return new TlsError(certificateErrorText(error.message), { cause: error });
+  return new TlsError(certificateErrorText(printable(error.message)), { cause: error });
 }
 
 /** A server cannot show this certificate. The message is a sentence. */

@@ -6,6 +6,7 @@
 
 import { lookup } from "node:dns/promises";
 import type { Clock } from "../clock/clock.ts";
+import { printable } from "../ntp/printable.ts";
 import type { SocketAddress } from "./address.ts";
 import { BusyPoll } from "./busy_poll.ts";
 import { hangUp, setNoDelay } from "./descriptors.ts";
@@ -318,12 +319,12 @@ class SystemConnection implements Connection {
   }
 }
 
-/** What went wrong, in words: of the operating system's errors only the sentence. */
+/** What went wrong, in words that can be shown: of the operating system's errors only the sentence. */
 export function errorText(error: unknown): string {
   if (error instanceof Deno.errors.ConnectionRefused) return "connection refused";
   if (error instanceof Deno.errors.ConnectionReset) return "connection reset";
   const text = error instanceof Error ? error.message : String(error);
-  return text.replace(/ \(os error \d+\)$/, "");
+  return printable(text.replace(/ \(os error \d+\)$/, ""));
 }
 
 /** Does an error of `accept` say that a connection ended before? That is no trouble of the listener's. */
