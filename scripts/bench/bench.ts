@@ -5,14 +5,16 @@
  * over {@linkcode RUNS} runs of separate processes; and with a server that sleeps before each
  * exchange. With the program's own timestamps, and with the kernel's. Speed: a closed loop of
  * requests over many connections, against two other servers of the same
- * messages in turn, medians of {@linkcode ROUNDS} rounds. Then memory, and the
- * time from a start to the first reply. Of the compiled program too, or
+ * messages in turn, medians of {@linkcode ROUNDS} rounds. Then memory, what a
+ * flood of datagrams from made-up addresses costs, and the time from a start to the first reply. Of the compiled program too, or
  * instead, if there is one in `dist/`.
  *
  * @module
  */
 
 import { sync } from "../../src/mod.ts";
+import { SECOND } from "../../src/ntp/timestamp.ts";
+import { Admission } from "../../src/serve/admission.ts";
 import {
   commandLine,
   compiled,
@@ -46,6 +48,13 @@ async function main(): Promise<void> {
     console.log();
     for (const each of both) await benchMemory(each, directory);
     await benchUdp(program, directory);
+    benchAdmission();
+    console.log(
+      `\nTCP over 10 connections, alone and beside ${IDLERS} that idle and ${FLOOD} datagrams/s from ` +
+        "new addresses\n\n" +
+        "                           median                     slowest 0.1 %",
+    );
+    for (const each of both) await benchFlood(each, directory);
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
@@ -99,10 +108,14 @@ async function bench(program: Program): Promise<void> {
   printExactness(program.name, offsets, bounds, summary(times, "ms"));
 }
 
-function summary(numbers: number[], unit: string): string {
-  const sorted = numbers.toSorted((a, b) => a - b);
-  const at = (fraction: number) => sorted[Math.floor((sorted.length - 1) * fraction)]!.toFixed(1);
-  return `${at(0.5)} ${unit} (${at(0)} to ${at(1)})`;
+function summary(numbers: number[], unit: string, decimals = 1): string {
+  const [median, least, most] = [0.5, 0, 1].map((part) => at(numbers, part).toFixed(decimals));
+  return `${median} ${unit} (${least} to ${most})`;
+}
+
+/** Of numbers in order, the one that so large a part is less than. */
+function at(numbers: readonly number[], part: number): number {
+  return numbers.toSorted((a, b) => a - b)[Math.floor((numbers.length - 1) * part)]!;
 }
 
 /** What `load.c` prints of one round. */
@@ -125,9 +138,12 @@ async function compileC(directory: string, name: string): Promise<string> {
   return target;
 }
 
-/** No limits but those of the machine. */
-const UNLIMITED = ["--host", "127.0.0.1", "--port", "0", "--rate", "0"]
+/** Room for all connections. */
+const ROOM = ["--host", "127.0.0.1", "--port", "0"]
   .concat("--max-clients", "20000", "--max-clients-per-address", "20000");
+
+/** No limits but those of the machine. */
+const UNLIMITED = [...ROOM, "--rate", "0"];
 
 async function benchLoad(programs: readonly Program[], directory: string): Promise<void> {
   const load = await compileC(directory, "load");
@@ -186,11 +202,7 @@ async function benchHttp(programs: readonly Program[], directory: string): Promi
       const second = pair % 2 === 0 ? await alone() : await scraped();
       ratios.push(pair % 2 === 0 ? first / second : second / first);
     }
-    const sorted = ratios.toSorted((a, b) => a - b);
-    const at = (fraction: number) => sorted[Math.floor((sorted.length - 1) * fraction)]!.toFixed(3);
-    console.log(
-      `${program.name.padEnd(24)}${at(0.5)} (${at(0)} to ${at(1)}), ${scrapes} scrapes`,
-    );
+    console.log(`${program.name.padEnd(24)}${summary(ratios, "times", 3)}, ${scrapes} scrapes`);
   }
 }
 
@@ -316,6 +328,74 @@ async function benchUdp(program: Program, directory: string): Promise<void> {
   }
   console.log("\nUDP, closed loop over 100 sockets, replies/s, medians");
   for (const [name, each] of rates) console.log(`${name.padEnd(27)}${summary(each, "")}`);
+}
+
+/** Datagrams a second that a flood brings. */
+const FLOOD = 20_000;
+
+/** Datagrams of which the cost is measured at once. */
+const STRANGERS = 200_000;
+
+/** What it takes to judge a datagram from an address not seen before, however many are connected. */
+function benchAdmission(): void {
+  const dotted = (net: number, i: number) => `${net}.${i >> 16}.${i >> 8 & 255}.${i & 255}`;
+  const strangers = Array.from({ length: STRANGERS }, (_, i) => dotted(127, i));
+  const measure = (connected: number): number => {
+    const admission = new Admission({ maxClients: connected });
+    for (let i = 0; i < connected; i++) admission.connect(dotted(10, i), 0n);
+    const start = performance.now();
+    for (const [i, stranger] of strangers.entries()) {
+      const now = BigInt(i) * SECOND / BigInt(FLOOD);
+      if (i % FLOOD === 0) admission.forget(now);
+      admission.datagram(stranger, now);
+    }
+    return (performance.now() - start) * 1000 / STRANGERS;
+  };
+  console.log("\na datagram from a new address, beside so many that are connected, medians");
+  const times = new Map<number, number[]>([[0, []], [HELD, []]]);
+  for (const each of times.keys()) measure(each);
+  for (let round = 0; round < 2 * ROUNDS; round++) {
+    for (const [connected, each] of times) each.push(measure(connected));
+  }
+  for (const [connected, each] of times) {
+    console.log(`${String(connected).padEnd(27)}${summary(each, "µs", 2)}`);
+  }
+  const ratios = times.get(HELD)!.map((time, round) => time / times.get(0)![round]!);
+  console.log(`${"ratio".padEnd(27)}${summary(ratios, "times", 2)}`);
+}
+
+/** Connections that idle, each from an address of its own, while others ask. */
+const IDLERS = 8000;
+
+/** What others wait for a reply by TCP, while datagrams come from ever new addresses. */
+async function benchFlood(program: Program, directory: string): Promise<void> {
+  const load = await compileC(directory, "load");
+  const flood = await compileC(directory, "flood");
+  // Without a limit nobody has an account.
+  const args = [...ROOM, "--rate", "1000000", "--udp-port", "0"];
+  await using server = await ServeProcess.start(program, args);
+  const udpPort = (await server.nextAddress()).split(":").at(-1);
+  const row = async (name: string) => {
+    const loads: Load[] = [];
+    for (let round = 0; round < ROUNDS; round++) loads.push(await measure(load, server.port, 10));
+    const cells = (["median", "slowest"] as const).map((figure) =>
+      summary(loads.map((each) => each[figure] / 1000), "ms", 2)
+    );
+    console.log(name.padEnd(27) + cells[0]!.padEnd(27) + cells[1]);
+  };
+  await row(program.name);
+  const child = new Deno.Command(flood, {
+    args: [server.port, udpPort, IDLERS, FLOOD].map(String),
+    stdin: "piped",
+    stdout: "piped",
+  }).spawn();
+  const output = child.stdout.getReader();
+  const { value } = await output.read();
+  if (value === undefined) throw new Error(`${IDLERS} connections could not be opened`);
+  await row(`${program.name}, flooded`);
+  await output.cancel();
+  await child.stdin.close();
+  await child.status;
 }
 
 /** Whole processes and what they say, beside ntpdig and chronyd, which ask the same server. */

@@ -109,12 +109,13 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
       {
         name: "max-clients-per-address",
         value: "N",
-        help: "open connections from one address (default: 1000)",
+        help: "open connections from one address, of IPv6 from one /64 (default: 1000)",
       },
       {
         name: "rate",
         value: "N",
-        help: "requests a second from one address, 0: no limit (default: 1000)",
+        help:
+          "requests a second from one address (/64), by TCP and by UDP, 0: no limit (default: 1000)",
       },
       {
         name: "idle-timeout",

@@ -276,12 +276,12 @@ export function unmapped(address: string): string {
   return /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1] ?? address;
 }
 
-/** Addresses of which nobody has many: those of neighbours, and IPv4's behind a translator (NAT64). */
+/** Addresses whose first 64 bits strangers share: link-local ones, and IPv4 behind a translator (NAT64). */
 const SINGLE = /^(?:fe[89ab][0-9a-f]|64:ff9b):/;
 
 /**
- * Whose account an address is on: its own, but for those of IPv6. Of these
- * each host has all that begin with the same 64 bits.
+ * Whose account an address is on, however it is spelled: of IPv6 that of all
+ * which begin with the same 64 bits, since a host has as many of these as it likes.
  */
 export function accountOf(address: string): string {
   if (!address.includes(":")) return address;
