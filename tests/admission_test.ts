@@ -112,12 +112,12 @@ describe("Admission.datagram()", () => {
   const times = (count: number, ask: () => unknown) => Array.from({ length: count }, ask);
 
   it("takes nothing from the same address's connections, nor they from it", () => {
-    const admission = new Admission({ rate: 1 }, () => 0.9);
+    const admission = new Admission({ rate: 1 });
     const client = admission.connect("192.0.2.1", 0n) as Client;
     const datagram = () => admission.datagram("192.0.2.1", 0n);
     assertEquals(times(5, datagram), ["answer", "answer", "answer", "answer", "rate"]);
     assertEquals(times(5, () => admission.request(client, 0n)), [true, true, true, true, false]);
-    const other = new Admission({ rate: 1 }, () => 0.9);
+    const other = new Admission({ rate: 1 });
     const second = other.connect("192.0.2.1", 0n) as Client;
     times(5, () => other.request(second, 0n));
     assertEquals(other.datagram("192.0.2.1", 0n), "answer");
@@ -140,7 +140,7 @@ describe("Admission.datagram()", () => {
   });
 
   it("counts those of a /64 of IPv6 together", () => {
-    const admission = new Admission({ rate: 1 }, () => 0.9);
+    const admission = new Admission({ rate: 1 });
     const verdicts = [1, 2, 3, 4, 5].map((i) => admission.datagram(`2001:db8:0:0:0:0:0:${i}`, 0n));
     assertEquals(verdicts, ["answer", "answer", "answer", "answer", "rate"]);
     assertEquals(admission.datagram("2001:db8:0:1:0:0:0:5", 0n), "answer");
@@ -197,7 +197,7 @@ describe("Admission.request()", () => {
 describe("Admission.forget()", () => {
   /** One that has no more requests, and a way to ask whether it still has none. */
   const exhausted = (now: bigint) => {
-    const admission = new Admission({ rate: 1 }, () => 0.9);
+    const admission = new Admission({ rate: 1 });
     const ask = (at: bigint) => admission.datagram("192.0.2.1", at);
     for (let i = 0; i < 4; i++) assertEquals(ask(now), "answer");
     return { admission, ask };

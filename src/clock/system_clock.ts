@@ -141,6 +141,9 @@ function measured(clock: Omit<Clock, "precision"> & Disposable): Clock & Disposa
   return { ...clock, precision: Math.max(least(clock.monotonic), least(clock.realtime)) };
 }
 
+/** A number from 0 to less than 1, for what nobody gains by guessing. */
+export const systemRandom: () => number = Math.random;
+
 /** The runtime's timers. */
 export const systemTimers: Timers = {
   after(seconds, callback) {

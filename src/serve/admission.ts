@@ -85,11 +85,12 @@ export class Admission {
   #connections = 0;
 
   /**
-   * @param random From 0 to less than 1: picks from the datagrams that are too many.
+   * @param random From 0 to less than 1: picks from the datagrams that are too many. Default: none
+   * of them is answered.
    * @throws {SyntaxError} if a prefix is none.
    * @throws {RangeError} if a number is negative or no integer.
    */
-  constructor(limits: Limits = {}, random: () => number = Math.random) {
+  constructor(limits: Limits = {}, random: () => number = () => 1) {
     const { allow = [], deny = [] } = limits;
     const rules = [
       ...deny.map((text): Rule => ({ ...parsePrefix(text), allows: false })),

@@ -5,7 +5,7 @@
  */
 
 import type { Clock, Timers } from "../clock/clock.ts";
-import { systemClock, systemTimers } from "../clock/system_clock.ts";
+import { systemClock, systemRandom, systemTimers } from "../clock/system_clock.ts";
 import { DEFAULT_PORT, formatAddress, hostOf, type SocketAddress } from "../net/address.ts";
 import {
   type BoundSocket,
@@ -162,7 +162,7 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
       `cannot serve: httpHosts must be names of hosts: current value is "${name}"`,
     );
   }
-  const admission = new Admission(options, options.random);
+  const admission = new Admission(options, options.random ?? systemRandom);
   const clock = options.clock ?? systemClock();
   const network = options.network ?? systemNetwork;
   const timers = options.timers ?? systemTimers;

@@ -7,7 +7,7 @@
  */
 
 import type { Clock } from "../clock/clock.ts";
-import { systemClock } from "../clock/system_clock.ts";
+import { systemClock, systemRandom } from "../clock/system_clock.ts";
 import { DatagramBatch } from "../net/libc/datagrams.ts";
 import { Epoll } from "../net/libc/epoll.ts";
 import { libcSockets, socketError } from "../net/libc/socket.ts";
@@ -28,7 +28,7 @@ function work({ sockets, limits, shared, ...options }: WorkerOrder): void {
   const libc = libcSockets()!;
   const clock = systemClock();
   const figures = new Figures(shared);
-  const admission = new Admission(limits);
+  const admission = new Admission(limits, systemRandom);
   const epoll = new Epoll(libc);
   const linux = new LinuxStreams(libc, epoll);
   const streams = new StreamServer(linux, admission, clock, figures, options);
