@@ -276,6 +276,28 @@ function testProgram(program: Program): void {
     assertMatch(tooMuch.stderr, /^tsync: the local clock may be off by .* --max-offset\n$/);
   });
 
+  test("sync --watch --max-offset ends where nobody answers, and in holdover by the kept clock", async () => {
+    const unmet = ["sync", "--watch", "--max-offset", "1", "127.0.0.1:1"];
+    const why = "tsync: 127.0.0.1:1 cannot be reached: connection refused; " +
+      "is `tsync serve` running there?\n";
+    assertEquals(await tsync(...unmet, "--quiet"), { code: 1, stdout: "", stderr: why });
+    const { code, stdout, stderr } = await tsync(...unmet, "--json");
+    assertEquals([code, stderr], [1, why]);
+    const { state, synchronised } = JSON.parse(stdout);
+    assertEquals([state, synchronised], ["synchronising", false]);
+
+    await using server = await ServeProcess.start(program);
+    const flags = ["--watch", "--json", "--interval", "0.05", "--max-offset", "0.001"];
+    const watching = new Watching(program, [...flags, server.address]);
+    const states = [JSON.parse(await watching.next()).state];
+    await server.stop();
+    // A clock of which so little is known can be off by a millisecond after two seconds.
+    const { code: met, lines, stderr: said } = await watching.end();
+    states.push(...lines.map((line) => JSON.parse(line).state));
+    assertEquals([met, states[0], states.at(-1)], [3, "synchronised", "holdover"]);
+    assertMatch(said, /\ntsync: the local clock may be off by .* by --max-offset\n$/);
+  });
+
   test("`sync --json true` asks a server named true", async () => {
     const { stdout } = await tsync("sync", "--json", "true", "127.0.0.1:1");
     const names = JSON.parse(stdout).servers.map(({ name }: { name: string }) => name);
@@ -632,8 +654,17 @@ class Watching {
 
   async stop(signal: Deno.Signal): Promise<{ code: number; stderr: string }> {
     this.#child.kill(signal);
-    while (!(await this.#lines.next()).done);
+    const { code, stderr } = await this.end();
+    return { code, stderr };
+  }
+
+  /** Waits for the end. @returns The rest of the lines, too. */
+  async end(): Promise<{ code: number; lines: string[]; stderr: string }> {
+    const lines: string[] = [];
+    for (let line = await this.#lines.next(); !line.done; line = await this.#lines.next()) {
+      lines.push(line.value);
+    }
     const { code } = await this.#child.status;
-    return { code, stderr: await this.#stderr };
+    return { code, lines, stderr: await this.#stderr };
   }
 }

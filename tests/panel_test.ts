@@ -3,7 +3,6 @@ import { describe, it } from "@std/testing/bdd";
 import { setColorEnabled } from "@std/fmt/colors";
 import { panel, type PanelState } from "../src/cli/panel.ts";
 import { describeUpdate, formatFrequency, updateToJson } from "../src/cli/report.ts";
-import { ServeProcess, SOURCE } from "../scripts/program.ts";
 import type { Fix, Update } from "../src/mod.ts";
 
 const fix: Fix = {
@@ -194,51 +193,5 @@ describe("a poll", () => {
         Number(most) / 1e6 + 1e-15 >= bound + Math.abs(frequency - Number(shown) / 1e6) - 1e-12,
       );
     });
-  }
-});
-
-Deno.test("in a real terminal the panel is drawn, fits when it is resized, and goes", async () => {
-  const socket = `tsync-${crypto.randomUUID()}`;
-  const tmux = async (...args: string[]) => {
-    const { stdout } = await new Deno.Command("tmux", { args: ["-L", socket, ...args] }).output();
-    return new TextDecoder().decode(stdout).trimEnd().split("\n");
-  };
-  try {
-    await tmux("-V");
-  } catch {
-    return console.log("there is no tmux here: not tried");
-  }
-  const until = async (condition: (screen: string[]) => boolean) => {
-    for (let look = 0;; look++) {
-      const screen = await tmux("capture-pane", "-p");
-      if (condition(screen)) return screen;
-      if (look === 1000) throw new Error(`it never showed what it should:\n${screen.join("\n")}`);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-  };
-  const has = (text: string) => (screen: string[]) => screen.some((line) => line.includes(text));
-  await using server = await ServeProcess.start(SOURCE);
-  const command = [SOURCE.executable, ...SOURCE.args, "sync", "--watch", server.address];
-  const quoted = command.map((word) => `'${word}'`).join(" ");
-  const size = ["-x", "70", "-y", "14"];
-  await tmux("-f", "/dev/null", "new-session", "-d", ...size, "env", "-u", "NO_COLOR", "sh");
-  try {
-    await tmux("send-keys", `echo before; ${quoted}; echo "it ended: $?"`, "Enter");
-    const drawn = await until(has("next poll"));
-    assertEquals(drawn[0]!.trim(), "state        synchronised");
-    assert(!has("before")(drawn), "it has a page of its own");
-    await tmux("resize-window", "-x", "36", "-y", "8");
-    const narrow = await until((screen) =>
-      screen.every((line) => line.length <= 36) &&
-      /^server {7}127\.0\.0\.1:\d+ +tcp \d+$/.test(screen[1] ?? "") &&
-      /^server time {2}\d{4}-/.test(screen[2] ?? "")
-    );
-    assertEquals(narrow[0]!.trim(), "state        synchronised");
-    await tmux("resize-window", "-x", "70", "-y", "14");
-    await tmux("send-keys", "C-c");
-    const after = await until(has("it ended: 0"));
-    assert(has("before")(after) && has("offset")(after) && !has("next poll")(after));
-  } finally {
-    await tmux("kill-server");
   }
 });

@@ -18,6 +18,7 @@ import { parseServerAddress } from "../net/address.ts";
 import { trustOnly } from "../net/tls.ts";
 import { EXIT, type SyncArguments, UsageError } from "./args.ts";
 import { mayReadFiles, readFile } from "./files.ts";
+import { isDrawable } from "./terminal.ts";
 import { runWatch } from "./watch.ts";
 import {
   describeCorrection,
@@ -122,7 +123,7 @@ function show(
     for (const sentence of describeFailure(fix)) console.error(`tsync: ${sentence}`);
     return EXIT.failure;
   }
-  setColorEnabled(Deno.stdout.isTerminal() && !Deno.noColor);
+  setColorEnabled(isDrawable(Deno.stdout));
   if (!json && !quiet) console.log(describeFix(fix));
   const isDoubted = correction?.action === "doubted";
   if (correction !== null && (!quiet || isDoubted)) {
@@ -140,7 +141,7 @@ const PATIENCE = 0.5;
 
 /** A line on stderr while a measurement takes long: redrawn in a terminal, else written once. */
 class Progress {
-  readonly #terminal = Deno.stderr.isTerminal() && !Deno.noColor;
+  readonly #terminal = isDrawable(Deno.stderr);
   readonly #cancel: () => void = () => {};
   #line = "measuring";
   #shown = false;

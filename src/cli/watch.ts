@@ -19,6 +19,7 @@ import {
   updateToJson,
   worstOfFix,
 } from "./report.ts";
+import { isDrawable, suspend } from "./terminal.ts";
 
 /** Keeps time until a signal comes, and shows it. @returns The exit status. */
 export async function runWatch(
@@ -31,7 +32,7 @@ export async function runWatch(
   const onSignal = () => interrupt.abort();
   const signals = ["SIGINT", "SIGTERM"] as const;
   for (const signal of signals) Deno.addSignalListener(signal, onSignal);
-  const isTerminal = Deno.stdout.isTerminal() && !Deno.noColor;
+  const isTerminal = isDrawable(Deno.stdout);
   setColorEnabled(isTerminal);
   const watch = new Watch({
     ...args.options,
@@ -39,10 +40,24 @@ export async function runWatch(
     signal: interrupt.signal,
     corrector: corrector ?? undefined,
   });
-  const screen = isTerminal && !json && !quiet ? new Screen(watch) : null;
   const warned = new Set<string>();
+  let screen = isTerminal && !json && !quiet ? new Screen(watch) : null;
+  /** Ctrl-Z: the shell has the terminal until it says `fg`. */
+  const onStop = () => {
+    screen?.end();
+    if (suspend()) screen?.begin();
+    else {
+      screen = null;
+      console.error(
+        "tsync: cannot stop for Ctrl-Z, which takes libc: that may not be loaded here; " +
+          "goes on with a line a poll, until Ctrl-C",
+      );
+    }
+  };
   let last: Update | null = null;
   try {
+    if (screen !== null) Deno.addSignalListener("SIGTSTP", onStop);
+    screen?.begin();
     for await (const update of watch) {
       if (update.fix.synchronised) last = update;
       for (const sentence of screen === null && !quiet ? describeDuplicates(update.fix) : []) {
@@ -60,10 +75,14 @@ export async function runWatch(
       if (screen === null && isNews && (!quiet || correction.action === "refused")) {
         console.error(`tsync: ${note}`);
       }
-      if (screen === null && !update.fix.synchronised) {
+      const worst = worstOf(update, watch);
+      const isUnknown = worst === null && maxOffset !== undefined;
+      if (isUnknown) screen?.end();
+      if (!update.fix.synchronised && (screen === null || isUnknown)) {
         for (const sentence of describeFailure(update.fix)) console.error(`tsync: ${sentence}`);
       }
-      const sentence = tooLarge(worstOf(update, watch), maxOffset);
+      if (isUnknown) return EXIT.failure;
+      const sentence = tooLarge(worst, maxOffset);
       if (sentence === null) continue;
       screen?.end();
       console.error(sentence);
@@ -72,6 +91,7 @@ export async function runWatch(
   } finally {
     screen?.end();
     for (const signal of signals) Deno.removeSignalListener(signal, onSignal);
+    Deno.removeSignalListener("SIGTSTP", onStop);
   }
   if (screen !== null && last !== null) console.log(describeFix(last.fix));
   if (last !== null) return EXIT.ok;
@@ -110,17 +130,20 @@ const HISTORY = 64;
 /** The panel, on a page of the terminal that is there for it alone and goes with it. */
 class Screen {
   readonly #watch: Watch;
-  readonly #timer = setInterval(() => this.#draw(), FRAME);
+  #timer: ReturnType<typeof setInterval> | null = null;
   readonly #history: number[] = [];
   #update: Update | null = null;
   #note: string | null = null;
   /** `performance.now()` of the next poll. */
   #next = 0;
-  #ended = false;
 
   constructor(watch: Watch) {
     this.#watch = watch;
-    // Another page, without a cursor.
+  }
+
+  /** Takes another page, without a cursor. */
+  begin(): void {
+    this.#timer = setInterval(() => this.#draw(), FRAME);
     this.#write("\x1b[?1049h\x1b[?25l");
     this.#draw();
   }
@@ -137,9 +160,9 @@ class Screen {
 
   /** Gives the terminal back as it was. */
   end(): void {
-    if (this.#ended) return;
-    this.#ended = true;
+    if (this.#timer === null) return;
     clearInterval(this.#timer);
+    this.#timer = null;
     this.#write("\x1b[?25h\x1b[?1049l");
   }
 
