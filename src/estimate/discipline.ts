@@ -99,7 +99,8 @@ export class Discipline {
     const certain = this.#recentFrequency(range, bounds);
     const frequency = clamp((range.lower + range.upper) / 2, certain);
     const doubt = Math.max(certain.upper - frequency, frequency - certain.lower);
-    this.#estimate = { at, lower, upper, offset, frequency, frequencyBound: doubt + WANDER };
+    const frequencyBound = Math.min(doubt + WANDER, MAX_FREQUENCY + Math.abs(frequency));
+    this.#estimate = { at, lower, upper, offset, frequency, frequencyBound };
     this.#last = bounds;
     return news;
   }
