@@ -60,6 +60,9 @@ Deno.test("a kernel is not believed that was told that its clock has no error", 
     ["in microseconds", words(390_000n, 0n, 0n, 1n), 1.39],
     // As chronyd does, to which a clock of a microsecond is nothing.
     ["a good clock", words(0n, 37n, 0n, 0x2000n), 0.000037],
+    ["a good clock at a whole half millisecond", words(0n, 500n, 0n, 0x2000n), 0.0005],
+    // As OpenNTPD does, and leaves the kernel's first guess of 16 s beside it.
+    ["OpenNTPD", words(0n, 0n, 16_000_000n, 0n), 1],
     ["ntpd", words(1_000_000n, 20_500n, 300n, 0x2001n), 0.0215],
   ];
   for (const [name, timex, expected] of rows) {

@@ -135,8 +135,10 @@ Deno.test("sync() counts a server's root distance only when servers vote", async
   const behaviour = answering(() => ({ rootDelay: 0.5, rootDispersion: 0.25, precision: -30 }));
   await using one = new FakeServer(behaviour);
   await using two = new FakeServer(behaviour);
-  const alone = await sync({ servers: [one.address] });
-  assert(alone.errorBound! < 0.25);
+  for (const servers of [[one.address], [one.address, one.address]]) {
+    const alone = await sync({ servers });
+    assert(alone.errorBound! < 0.25, "one server, however often it is named");
+  }
   const both = await sync({ servers: [one.address, two.address] });
   assertAlmostEquals(both.errorBound!, 0.5, 0.1);
 });
@@ -239,6 +241,52 @@ Deno.test("sync() gives a server that is named twice one vote", async () => {
   const alone = await sync({ servers: [good.address, good.address] });
   assertEquals([alone.synchronised, alone.isMajority], [true, true]);
   assertEquals(alone.servers.map(({ status }) => status), ["truechimer", "truechimer"]);
+});
+
+Deno.test("sync() knows this machine by its IPv4 and IPv6 address for one server", async () => {
+  const server = await serve({ hosts: ["127.0.0.1", "::1"], port: 0 });
+  const { port } = server.addresses[0]!;
+  const servers = [`127.0.0.1:${port}`, `[::1]:${port}`];
+  const { servers: [one, two] } = await sync({ servers });
+  assertEquals([one!.sameAs, two!.sameAs], [null, servers[0]]);
+  await server.stop();
+});
+
+Deno.test("sync() takes nothing but a status from who does not vote, and that by what it says", async () => {
+  let answers = 0;
+  // Behind one address there are two machines.
+  await using server = new FakeServer((connection) => {
+    const ahead = answers++ === 0 ? 0n : units(3600);
+    return answering((_, { receive, transmit }) => ({
+      receive: receive + ahead,
+      transmit: transmit + ahead,
+      ...ahead > 0n ? { leap: "insert" } : {},
+    }))(connection);
+  });
+  const { servers, leap } = await sync({ servers: [server.address, server.address] });
+  const statuses = servers.map(({ status }) => status);
+  assertEquals([statuses.toSorted(), leap === "insert"], [
+    ["falseticker", "truechimer"],
+    servers[0]!.figures!.leap === "insert",
+  ]);
+});
+
+Deno.test("sync() counts a chain of servers for as many as share a point", async () => {
+  const servers = [0, 0.5, 1].map((offset) =>
+    new FakeServer(answering((_, { receive, transmit }) => ({
+      receive: receive + units(offset),
+      transmit: transmit + units(offset),
+      rootDispersion: 0.3,
+      precision: -30,
+    })))
+  );
+  const names = servers.map(({ address }) => address);
+  const fix = await sync({ servers: [...names, "127.0.0.1:1", "127.0.0.1:2"] });
+  for (const server of servers) await server[Symbol.asyncDispose]();
+  assertEquals([fix.synchronised, fix.isMajority], [true, false], "2 of 3, but not of 5");
+  assertEquals(fix.servers.filter(({ status }) => status === "truechimer").length, 3);
+  assertAlmostEquals(fix.offset!, 0.5, 0.01);
+  assertAlmostEquals(fix.errorBound!, 0.3, 0.01);
 });
 
 Deno.test("sync() tells a majority of the servers asked from one of those that answered", async () => {

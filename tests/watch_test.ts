@@ -174,6 +174,43 @@ Deno.test("Watch does not believe a liar who is alone when nothing is known", as
   }
 });
 
+Deno.test("Watch is not led astray by the last to answer, however slowly that goes", async () => {
+  const world = new World(first);
+  const hosts = ["one", "two", "liar"].map((name) => world.host(name));
+  const servers = await Promise.all(
+    hosts.map((host) => world.run(serve({ hosts: [host.address], ...host.environment }))),
+  );
+  const client = world.host("client");
+  const steps: bigint[] = [];
+  const stop = new AbortController();
+  const watch = new Watch({
+    servers: hosts.map(({ address }) => address),
+    timeout: 1,
+    signal: stop.signal,
+    corrector: new Corrector({ step: (by) => steps.push(by), slew: () => {} }),
+    ...client.environment,
+  });
+  let last: Update | undefined;
+  const watching = (async () => {
+    for await (const update of watch) last = update;
+  })();
+  world.at(1000 * S, () => {
+    hosts[0]!.dead = hosts[1]!.dead = true;
+    // Each of its steps is possible by what is known.
+    hosts[2]!.clock.setFrequency(10);
+  });
+  await world.sleep(4 * 3600);
+  const { earliest, latest } = watch.clock.now(true)!;
+  const { start, count } = hosts[0]!.clock.exact();
+  const truth = start + BigInt(Math.round(count));
+  assert(earliest <= truth && truth <= latest, `${truth - earliest} of ${latest - earliest} ns`);
+  assertEquals([last!.state, last!.news, steps], ["holdover", "minority", []]);
+  stop.abort();
+  await world.run(watching);
+  hosts.forEach((host) => host.dead = false);
+  for (const server of servers) await world.run(server.stop());
+});
+
 Deno.test("Watch can be iterated over once at a time, and again afterwards", async () => {
   const world = new World(first);
   const server = world.host("server");
@@ -370,7 +407,6 @@ Deno.test("Discipline carries bounds on by what the frequency is and can be, and
   near(lower, 20_000n);
   near(upper, 380_000n);
   const outside = { at: 21n * second, lower: 500_000n, upper: 600_000n };
-  assertEquals(discipline.confirms(outside), false);
   assertEquals(discipline.poll(outside), "step");
   assertEquals([discipline.estimate!.lower, discipline.estimate!.upper], [500_000n, 600_000n]);
 });
@@ -394,6 +430,19 @@ Deno.test("Discipline presumes nothing of the frequency but that it is within 15
   assertEquals(poll(2), "agrees");
   const after = discipline.estimate!;
   assert(Math.abs(16e-6 - after.frequency) <= after.frequencyBound);
+});
+
+Deno.test("Discipline goes by the last two polls when the frequency has changed by more than it presumes", () => {
+  const discipline = new Discipline();
+  const poll = (seconds: number, milliseconds: number) => {
+    const middle = BigInt(milliseconds) * 1_000_000n;
+    const at = BigInt(seconds) * 1_000_000_000n;
+    return discipline.poll({ at, lower: middle - 1_000_000n, upper: middle + 1_000_000n });
+  };
+  for (let seconds = 0; seconds <= 6400; seconds += 64) poll(seconds, 0);
+  // 25 ppm, give or take 5.
+  assert(poll(6800, 10) !== "step");
+  assert(discipline.estimate!.frequency >= 20e-6, `${discipline.estimate!.frequency}`);
 });
 
 const estimate = {

@@ -9,8 +9,9 @@ import { type Clock, stepped, type Tie, tie } from "./clock.ts";
 
 /**
  * A moment, as a {@linkcode SyncedClock} shows it. All are nanoseconds since the Unix epoch. The
- * bounds hold as long as the servers' clock is not set, and the frequency stays within 15 ppm (NTP's
- * PHI) of what it was between the last two polls.
+ * bounds hold as long as the servers' clock is not set, and the frequency is within 15 ppm (NTP's
+ * PHI) of what it was between the last two polls: over the polls in use, about an hour of them, and
+ * afterwards.
  */
 export interface SyncedTime {
   /** What the time probably is. */

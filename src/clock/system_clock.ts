@@ -26,6 +26,7 @@ const SYMBOLS = {
 const TIMEX = { words: 26, offset: 1, maxError: 3, estError: 4, status: 5 } as const;
 
 /** Bits of `timex.status`, on both systems. */
+const STA_PLL = 0x01;
 const STA_INS = 0x10;
 const STA_DEL = 0x20;
 const STA_UNSYNC = 0x40;
@@ -109,23 +110,25 @@ export function clockState(timex: BigInt64Array, state: number): Discipline {
   return {
     synchronised: state !== TIME_ERROR && (status & STA_UNSYNC) === 0,
     leap: status & STA_INS ? "insert" : status & STA_DEL ? "delete" : "none",
-    maximumError: maximumError(maxError, estError) +
+    maximumError: maximumError(maxError, estError, status) +
       Math.abs(Number(timex[TIMEX.offset])) / (status & STA_NANO ? 1e9 : 1e6),
     estimatedError: Number(estError) / 1e6,
   };
 }
 
 /**
- * What is true of the kernel's `maxerror`. systemd-timesyncd sets it to 0, and `esterror` too, each
- * time that it adjusts the clock, however wrong its server is. Who claims that there is no error at
- * all has not looked: then the clock is as wrong as any that NTP would follow.
+ * What is true of the kernel's `maxerror`. systemd-timesyncd, which has the kernel slew (STA_PLL),
+ * sets it to 0, and `esterror` too, each time that it adjusts the clock, however wrong its server
+ * is; OpenNTPD sets it alone, which leaves the probable error greater than the greatest. Who claims
+ * that there is no error at all has not looked: then the clock is as wrong as any that NTP would
+ * follow.
  *
  * @returns Seconds.
  */
-function maximumError(maxError: bigint, estError: bigint): number {
+function maximumError(maxError: bigint, estError: bigint, status: number): number {
   const claim = Number(maxError) / 1e6;
-  const isBlind = estError === 0n && maxError % ERROR_GROWTH === 0n;
-  return isBlind ? Math.max(claim, UNKNOWN_ERROR) : claim;
+  const claimsNone = (status & STA_PLL) !== 0 && estError === 0n && maxError % ERROR_GROWTH === 0n;
+  return claimsNone || estError > maxError ? Math.max(claim, UNKNOWN_ERROR) : claim;
 }
 
 /** Adds the precision: of the least differences among many readings (most are disturbed), the coarser timeline's. */

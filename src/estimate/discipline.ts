@@ -5,9 +5,9 @@
  * frequency within {@linkcode WANDER} can leave.
  *
  * What is certain of the frequency: between the last two polls it was, on
- * average, what their own bounds say, whatever it was before; and it was within
- * `WANDER` of what it was in each part of the window, which the hulls bound. At
- * the last poll, and later, it is within another `WANDER` of that average.
+ * average, what their own bounds say, whatever it was before. It is presumed to
+ * have been within `WANDER` of that average over all polls in use, which the
+ * hulls bound, and to stay within `WANDER` of it.
  *
  * @module
  */
@@ -23,9 +23,9 @@ import { type FrequencyRange, Hulls } from "./hulls.ts";
 export const MAX_FREQUENCY = 500e-6;
 
 /**
- * By how much a frequency can differ from what it was between the last two polls, as a fraction:
- * NTP's PHI (RFC 5905, section 7.2). A server that is slewed by more leaves the bounds until the
- * next poll.
+ * By how much a frequency can differ from what it is between the last two polls, over all polls in
+ * use and until the next one, as a fraction: NTP's PHI (RFC 5905, section 7.2). A server that is
+ * slewed by more leaves the bounds until the next poll.
  */
 export const WANDER = 15e-6;
 
@@ -58,13 +58,6 @@ export class Discipline {
   /** `null` before the first poll. */
   get estimate(): Estimate | null {
     return this.#estimate;
-  }
-
-  /** Is what a poll proves possible by what is known, if anything is? */
-  confirms(bounds: Bounds): boolean {
-    if (this.#estimate === null) return false;
-    const { lower, upper } = carry(this.#estimate, bounds.at);
-    return bounds.lower <= upper && bounds.upper >= lower;
   }
 
   /**

@@ -125,13 +125,18 @@ export function formatAddress({ hostname, port }: SocketAddress): string {
  */
 export function endpoint(address: string): string {
   const { hostname, port } = parseServerAddress(address);
-  const zone = /%.*$/.exec(hostname)?.[0] ?? "";
+  const zone = zoneOf({ hostname });
   const plain = canonical(hostname);
   const mapped = /^::ffff:([0-9a-f]+):([0-9a-f]+)$/.exec(plain);
   const ip = mapped === null ? plain : mapped.slice(1).map((group) => parseInt(group, 16))
     .flatMap((group) => [group >> 8, group & 255]).join(".");
   const isHere = ["127.0.0.1", "0.0.0.0", "::1", "::"].includes(ip);
   return formatAddress({ hostname: isHere ? "localhost" : ip + zone, port });
+}
+
+/** `%eth0`, the interface by which a link-local address is meant; nothing if it has none. */
+export function zoneOf({ hostname }: Pick<SocketAddress, "hostname">): string {
+  return /%.*$/.exec(hostname)?.[0] ?? "";
 }
 
 /** The one spelling of an IP address, of those that it has, without a zone: IPv6 in hexadecimal groups. */

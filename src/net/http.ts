@@ -40,6 +40,9 @@ export interface HttpRequest {
  * follows can be understood in two ways.
  */
 export function parseHead(head: string): HttpRequest | null {
+  // A lone CR ends a line for some (RFC 9112, section 2.2), and NUL a text.
+  // deno-lint-ignore no-control-regex
+  if (/[\0-\x08\v\f\x0e-\x1f\x7f]|\r(?!\n)/.test(head)) return null;
   const [first = "", ...lines] = head.split(/\r?\n/);
   const request = /^([!#$%&'*+.^_`|~\w-]+) (\S+) HTTP\/1\.([01])$/.exec(first);
   if (request === null) return null;
@@ -67,6 +70,7 @@ export function parseHead(head: string): HttpRequest | null {
   const connection = valuesOf("connection").flatMap((value) => value.split(/[\s,]+/));
   const close = connection.includes("close");
   if (close && connection.includes("keep-alive")) return null;
+  if (!connection.every((option) => /^[!#$%&'*+.^_`|~\w-]*$/.test(option))) return null;
   const hasBody = encoded || Number(lengths[0] ?? 0) > 0;
   return {
     method,

@@ -7,7 +7,7 @@
 import { lookup } from "node:dns/promises";
 import type { Clock } from "../clock/clock.ts";
 import { printable } from "../ntp/printable.ts";
-import type { SocketAddress } from "./address.ts";
+import { type SocketAddress, zoneOf } from "./address.ts";
 import { BusyPoll } from "./busy_poll.ts";
 import { hangUp, setNoDelay } from "./descriptors.ts";
 import type { Sink, Source } from "./framing.ts";
@@ -120,7 +120,8 @@ export const systemNetwork: Network = {
       .map(({ address }) => address);
   },
   async connect(address, signal) {
-    return new SystemConnection(await Deno.connect({ ...address, signal }), awaitingReply);
+    const stream = await Deno.connect({ ...address, signal });
+    return new SystemConnection(stream, awaitingReply, zoneOf(address));
   },
   listen(address, certificate) {
     return certificate === undefined
@@ -245,9 +246,10 @@ class SystemConnection implements Connection {
   #handshaking: boolean;
   #closed = false;
 
-  constructor(stream: Deno.TcpConn | Deno.TlsConn, busyPoll: BusyPoll) {
+  /** @param zone Of the other end's address: Deno leaves it out. Default: none. */
+  constructor(stream: Deno.TcpConn | Deno.TlsConn, busyPoll: BusyPoll, zone = "") {
     const { hostname, port } = stream.remoteAddr as Deno.NetAddr;
-    this.remote = { hostname, port };
+    this.remote = { hostname: hostname + zone, port };
     this.#stream = stream;
     this.#handshaking = "handshake" in stream;
     this.#busyPoll = busyPoll;

@@ -278,7 +278,7 @@ export function unmapped(address: string): string {
 }
 
 /** Addresses whose first 64 bits strangers share: link-local ones, and IPv4 behind a translator (NAT64). */
-const SINGLE = /^(?:fe[89ab][0-9a-f]|64:ff9b):/;
+const SINGLE = /^(?:fe[89ab][0-9a-f]|64:ff9b):/i;
 
 /**
  * Whose account an address is on, however it is spelled: of IPv6 that of all

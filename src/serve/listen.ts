@@ -46,7 +46,7 @@ export async function listen<T extends Bound>(
 }
 
 async function resolve(network: Network, host: string): Promise<string[]> {
-  const what = `cannot listen on ${host || '""'}`;
+  const what = `cannot listen on ${/^\S+$/.test(host) ? host : JSON.stringify(host)}`;
   let found: string[];
   try {
     found = await network.resolve(host, undefined);

@@ -73,15 +73,14 @@ export class Corrector {
   }
 
   /**
-   * Corrects the system clock by a fix that was just made.
+   * Corrects the system clock by a fix that was just made, if most of the servers that were asked
+   * agree.
    *
-   * @param confirmed Does what was known before confirm it? If not, it is believed only if most of
-   * the servers that were asked agree. Default: no.
    * @throws {Error} a sentence, if the clock cannot be set; it is as it was then.
    */
-  correct(fix: Fix, confirmed = false): Correction {
+  correct(fix: Fix): Correction {
     const offset = fix.offset ?? 0;
-    if (fix.synchronised && !fix.isMajority && !confirmed) return { action: "doubted", offset };
+    if (fix.synchronised && !fix.isMajority) return { action: "doubted", offset };
     const action = decide(fix, this.#threshold, this.#isFirst);
     if (action === "step") this.#setter.step(nanoseconds(offset));
     // What is under way would go on for minutes.

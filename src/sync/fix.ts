@@ -32,8 +32,8 @@ export interface Fix {
   /** The leap second that is due, as the truechimer with the least delay says. */
   readonly leap: Leap | null;
   /**
-   * Do most of the servers that were asked agree, not merely most of those that answered? Before
-   * anything else is known, only that tells the truth from the word of a liar who is left alone.
+   * Do most of the servers that were asked agree, not merely most of those that answered? Only that
+   * tells the truth from the word of a liar who is left alone.
    */
   readonly isMajority: boolean;
   /** One for each server asked, in order. */
@@ -97,7 +97,7 @@ export interface Poll {
   readonly bounds: Bounds | null;
 }
 
-/** Has the servers vote, each address once, and states the result for the moment of `end`. */
+/** Has the servers vote, each address and port once, and states the result for the moment of `end`. */
 export function combine(
   servers: readonly ServerAddress[],
   outcomes: readonly (Measurement | Failure)[],
@@ -119,12 +119,17 @@ export function combine(
     if (outcome.status !== "measured") {
       return { ...about, status: outcome.status, figures: null, error: outcome.error };
     }
-    const which = measured.indexOf(outcomes[speaker] as Measurement);
-    const status = selection?.truechimers[which] ? "truechimer" : "falseticker";
-    const figures = figuresOf(outcome, offsetOf(outcome), end.realtime - end.monotonic);
+    const voter = outcomes[speaker] as Measurement;
+    const offset = offsetOf(outcome);
+    const agrees = selection?.truechimers[measured.indexOf(voter)] &&
+      overlap(offset, offsetOf(voter));
+    const status = agrees ? "truechimer" : "falseticker";
+    const figures = figuresOf(outcome, offset, end.realtime - end.monotonic);
     return { ...about, status, figures, error: null };
   });
-  const truechimers = reports.filter(({ status }) => status === "truechimer");
+  const truechimers = reports.filter(({ status, sameAs }) =>
+    status === "truechimer" && sameAs === null
+  );
   const nearest = truechimers.map(({ figures }) => figures!).sort((a, b) => a.delay - b.delay)[0];
   const fix: Fix = {
     synchronised: selection !== null,
@@ -136,6 +141,10 @@ export function combine(
     servers: reports,
   };
   return { fix, bounds: selection === null ? null : monotonicBounds(selection.interval, end) };
+}
+
+function overlap(a: Interval, b: Interval): boolean {
+  return a.lower <= b.upper && b.lower <= a.upper;
 }
 
 /**

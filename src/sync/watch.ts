@@ -188,7 +188,8 @@ export class Watch {
   }
 
   #take(polled: Fix, proved: Bounds | null): Update {
-    const isCredible = proved === null || this.#isCredible(polled, proved);
+    // Most of those that happened to answer are not enough: a liar may be left alone.
+    const isCredible = proved === null || polled.isMajority;
     const bounds = isCredible ? proved : null;
     const fix = isCredible ? polled : withoutFix(polled);
     let news: Update["news"] = "lost";
@@ -219,16 +220,11 @@ export class Watch {
     };
   }
 
-  /** Somebody sets the system clock, by a fix that is believed, and it is not a surprise. */
+  /** Somebody sets the system clock, and it is not a surprise. */
   #correct(fix: Fix): Correction | null {
-    const correction = this.#corrector?.correct(fix, true) ?? null;
+    const correction = this.#corrector?.correct(fix) ?? null;
     if (correction?.action === "step") this.clock.rebase();
     return correction;
-  }
-
-  /** Most of those that happened to answer are believed only as far as they confirm what is known. */
-  #isCredible({ isMajority }: Fix, bounds: Bounds): boolean {
-    return isMajority || this.#discipline.confirms(bounds);
   }
 
   /** Another address of the only server may be another machine, with another clock. */

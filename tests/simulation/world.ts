@@ -425,9 +425,11 @@ export class Host {
     const onAbort = () => reject(signal.reason);
     signal.addEventListener("abort", onAbort, { once: true });
     if (server === undefined) return promise;
-    const { path } = server;
-    const out = new Direction(this.#world, server, this.#random, path.out, path.loss ?? 0);
-    const back = new Direction(this.#world, this, this.#random, path.back, path.loss ?? 0);
+    // The way may change while they are connected.
+    const { loss = 0 } = server.path;
+    const draw = (way: "out" | "back") => (random: Random) => server.path[way](random);
+    const out = new Direction(this.#world, server, this.#random, draw("out"), loss);
+    const back = new Direction(this.#world, this, this.#random, draw("back"), loss);
     out.deliver(() => {
       const listener = server.#listeners.get(port);
       if (listener === undefined) {
