@@ -283,7 +283,7 @@ async function main(): Promise<void> {
   let simulated = 0;
   console.log(`${seeds.length} seeds a row, the greatest of all; errors in µs, after 100 s\n`);
   console.log(
-    "row                               looks  outside     worst       rms  frequency     bound  faults",
+    "row                                    looks  outside     worst       rms  frequency     bound  faults",
   );
   for (const row of rows) {
     const all: Kept[] = [];
@@ -302,7 +302,7 @@ async function main(): Promise<void> {
     const sum = (figure: (kept: Kept) => number) => all.reduce((a, kept) => a + figure(kept), 0);
     const micro = (seconds: number) => (seconds * 1e6).toFixed(1).padStart(10);
     console.log(
-      row.name.padEnd(30) + String(sum(({ looks }) => looks)).padStart(9) +
+      row.name.padEnd(35) + String(sum(({ looks }) => looks)).padStart(9) +
         String(sum(({ outside }) => outside)).padStart(9) +
         micro(greatest(({ worst }) => worst)) + micro(greatest(({ rms }) => rms)) +
         `${(greatest(({ frequencyError }) => frequencyError) * 1e6).toFixed(2)} ppm`.padStart(11) +
