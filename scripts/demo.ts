@@ -9,7 +9,9 @@ import { compiled, run, ServeProcess, SOURCE } from "./program.ts";
 
 const program = compiled() ?? SOURCE;
 await using server = await ServeProcess.start(program);
-console.log(`$ tsync serve --host 127.0.0.1 --port 0\nlistening on tcp ${server.address}\n`);
+console.log(
+  `$ tsync serve --host 127.0.0.1 --port 0\nlistening on ${server.transport} ${server.address}\n`,
+);
 const fix = await run(program, "sync", server.address);
 console.log(`$ tsync sync ${server.address}\n${fix.stdout}${fix.stderr}`);
 const { code } = await server.stop();

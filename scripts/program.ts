@@ -52,19 +52,18 @@ export function compiled(): Program | null {
   }
 }
 
-/** The same with `--kernel-timestamps`; `null` where they cannot be had. */
-export function kernelStamped(program: Program): Program | null {
-  if (Deno.build.os !== "linux") return null;
-  return { ...program, name: `${program.name}, kernel`, flags: ["--kernel-timestamps"] };
+/** The same with `--timestamps user`: all that Deno's own sockets do, as with TLS and on macOS. */
+export function userStamped(program: Program): Program {
+  return { ...program, name: `${program.name}, user`, flags: ["--timestamps", "user"] };
 }
 
 /**
- * All that a user can have on this machine: from source, compiled, and stamped by the kernel
+ * All that a user can have on this machine: from source, compiled, and stamped by the program
  * (compiled if there is one: that is what most will run).
  */
 export function programs(): Program[] {
   const program = compiled();
-  return [SOURCE, program, kernelStamped(program ?? SOURCE)].filter((each) => each !== null);
+  return [SOURCE, program, userStamped(program ?? SOURCE)].filter((each) => each !== null);
 }
 
 /** The command line after the executable. */
@@ -135,14 +134,10 @@ export class ServeProcess implements AsyncDisposable {
     }
   }
 
-  /** The next line of its log, decoded, but for who stamps; `null` when there are no more. */
+  /** The next line of its log, decoded; `null` when there are no more. */
   async nextEvent(): Promise<Record<string, unknown> | null> {
-    for (;;) {
-      const line = await this.#lines.next();
-      if (line.done) return null;
-      const event = JSON.parse(line.value);
-      if (event.event !== "timestamps") return event;
-    }
+    const line = await this.#lines.next();
+    return line.done ? null : JSON.parse(line.value);
   }
 
   /** The next address that it listens on, `http` or what else was asked for beside TCP. */

@@ -12,7 +12,7 @@ export type { Bounds } from "./estimate/envelope.ts";
 export type { Interval } from "./estimate/exchange.ts";
 export { compare, SyncedClock, type SyncedTime } from "./clock/synced_clock.ts";
 export type { ServerAddress, SocketAddress, TransportName } from "./net/address.ts";
-export type { Sink, Source, Stamper } from "./net/framing.ts";
+export type { Sink, Source, Stamper, Timestamps } from "./net/framing.ts";
 export type { BoundSocket } from "./net/libc/socket.ts";
 export type { Certificate, TlsOptions } from "./net/tls.ts";
 export type { Connection, Listener, Network } from "./net/transport.ts";

@@ -1,11 +1,9 @@
 import { assertEquals } from "@std/assert";
 import { compiled, run, ServeProcess, SOURCE } from "../scripts/program.ts";
-import { systemClock } from "../src/clock/system_clock.ts";
 import { sync } from "../src/mod.ts";
 import { DelayProxy } from "./delay_proxy.ts";
 import { exponential, Random } from "./simulation/random.ts";
-
-systemClock(); // Opened here once, not in the first test that needs it.
+import "./libraries.ts";
 
 const RUNS = 50;
 const SEED = Math.floor(Date.now() / 1000);

@@ -64,7 +64,7 @@ function testProgram(program: Program): void {
     assertEquals(only.status, "truechimer");
     assertEquals(only.samples, 5);
     assertEquals(only.error, null);
-    assertEquals(only.timestamps, program.flags === undefined ? "user" : "kernel");
+    assertEquals(only.timestamps, program.flags === undefined ? "kernel" : "user");
     assertEquals([only.offset, only.error_bound], [fix.offset, fix.error_bound]);
     assert(!/\d[eE]/.test(stdout.replaceAll(/"[^"]*"/g, "")), "an exponent in the numbers");
   });

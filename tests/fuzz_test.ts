@@ -21,6 +21,7 @@ import { REFUSALS } from "../src/serve/figures.ts";
 import { concat, CORPUS, requestOf } from "./attackers.ts";
 import { GOOD_REPLY } from "./good_reply.ts";
 import { StreamServing } from "./simulation/stream_sockets.ts";
+import "./libraries.ts";
 
 const seed = Number(Deno.env.get("FUZZ_SEED") ?? Date.now() % 2 ** 31);
 console.log(`fuzz: seed ${seed}`);
@@ -127,6 +128,7 @@ class ArrayNetwork {
     ...systemNetwork,
     resolve: () => Promise.resolve(["192.0.2.2"]),
     connect: () => Promise.reject(new Error("nobody connects from here")),
+    bind: () => null,
     listen: (address) => ({
       transport: "tcp",
       address,
@@ -145,8 +147,6 @@ class ArrayNetwork {
     return connection;
   }
 }
-
-systemClock(); // Opened here once, not in the test.
 
 /** A server that is handed connections, and what it has counted. */
 interface Target {
@@ -167,7 +167,7 @@ const TARGETS: Readonly<Record<string, () => Promise<Target>>> = {
       stop: () => server.stop(),
     };
   },
-  "a worker": () => {
+  "the kernel": () => {
     const timers = { after: () => () => {} };
     const server = new StreamServing({ rate: 0 }, systemClock(), timers);
     const refusals = Object.fromEntries(REFUSALS.map((reason) => [reason, 0]));

@@ -1,8 +1,9 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
+import { isIP } from "node:net";
 import fc from "fast-check";
 import { systemTimers } from "../src/clock/system_clock.ts";
-import { formatAddress, parseServerAddress } from "../src/net/address.ts";
+import { formatAddress, ipVersion, parseServerAddress } from "../src/net/address.ts";
 import { MessageReader, MessageWriter } from "../src/net/framing.ts";
 import { connectFirst } from "../src/net/channel.ts";
 import { type Connection, errorText, type Network, systemNetwork } from "../src/net/transport.ts";
@@ -49,6 +50,34 @@ describe("parseServerAddress()", () => {
       assertThrows(() => parseServerAddress(name), Error, message);
     });
   }
+});
+
+describe("ipVersion()", () => {
+  it("knows IP addresses as Node does", () => {
+    const texts = [
+      ...["127.0.0.1", "0.0.0.0", "255.255.255.255", "256.1.1.1", "08.1.1.1", "01.2.3.4", "1.2.3"],
+      ...[
+        "1.2.3.4.",
+        "127.1",
+        "0x7f.1",
+        "::",
+        "::1",
+        "::ffff:1.2.3.4",
+        "::FFFF:1.2.3.4",
+        "1::2::3",
+      ],
+      ...["fe80::1%eth0", "fe80::1%", "::\t1", "::1]/x[", "1:2:3:4:5:6:7:8:9", "", ":", "a", "1"],
+    ];
+    for (const text of texts) assertEquals(ipVersion(text), isIP(text), JSON.stringify(text));
+    const part = fc.oneof(fc.nat(300).map(String), fc.constantFrom("", "00", "01", "a", "1e"));
+    fc.assert(fc.property(fc.array(part, { minLength: 3, maxLength: 5 }), (parts) => {
+      assertEquals(ipVersion(parts.join(".")), isIP(parts.join(".")));
+    }));
+    const group = fc.constantFrom("", "0", "1", "ffff", "fffff", "g", "1.2.3.4");
+    fc.assert(fc.property(fc.array(group, { minLength: 2, maxLength: 9 }), (groups) => {
+      assertEquals(ipVersion(groups.join(":")), isIP(groups.join(":")));
+    }));
+  });
 });
 
 describe("formatAddress()", () => {

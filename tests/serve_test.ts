@@ -9,7 +9,6 @@ import {
   type ServerEvent,
   sync,
 } from "../src/mod.ts";
-import { systemClock } from "../src/clock/system_clock.ts";
 import type { SocketAddress } from "../src/net/address.ts";
 import { libcSockets } from "../src/net/libc/socket.ts";
 import { decodePacket, encodeRequest, viewOf } from "../src/ntp/packet.ts";
@@ -19,8 +18,7 @@ import { StreamServing } from "./simulation/stream_sockets.ts";
 import type { Limits } from "../src/serve/admission.ts";
 import { Turns } from "../src/serve/fairness.ts";
 import { announcement, respond, stampTransmit } from "../src/serve/respond.ts";
-
-systemClock(); // Opened here once, not in the first test that needs it.
+import "./libraries.ts";
 
 const now = 1795342503_123456789n;
 const disciplined = {
@@ -82,6 +80,7 @@ Deno.test("serve() counts, tells of refusals at most once a second, and of the r
   const server = await serve({
     hosts: ["127.0.0.1"],
     port: 0,
+    timestamps: "user", // The others are told of with the next tick.
     onEvent: (event) => events.push(event),
   });
   const { port } = server.addresses[0]!;
@@ -93,7 +92,12 @@ Deno.test("serve() counts, tells of refusals at most once a second, and of the r
   await server.stop();
   await server.stop();
   assertEquals(events, [
-    { event: "listening", transport: "tcp", address: `127.0.0.1:${port}` },
+    {
+      event: "listening",
+      transport: "tcp",
+      address: `127.0.0.1:${port}`,
+      timestamps: "user",
+    },
     { event: "refused", reason: "version", count: 1 },
     { event: "refused", reason: "version", count: 2 },
     { event: "stopped", connections: 3, replies: 0 },
@@ -101,19 +105,14 @@ Deno.test("serve() counts, tells of refusals at most once a second, and of the r
   assertEquals(server.counters.refusals.version, 3);
 });
 
-libcSockets(); // Opened here once, likewise.
-
-for (const kernelTimestamps of [false, true]) {
-  const name = kernelTimestamps ? "stamped by the kernel" : "stamped by the program";
-  // A worker is not one of the test's own resources.
-  const how = { sanitizeOps: !kernelTimestamps, sanitizeResources: !kernelTimestamps };
-  if (kernelTimestamps && libcSockets() === null) continue;
+for (const timestamps of ["user", "kernel"] as const) {
+  const name = `stamped by the ${timestamps === "kernel" ? "kernel" : "program"}`;
+  if (timestamps === "kernel" && libcSockets() === null) continue;
 
   Deno.test(
     `${name}: serve() finishes a request that is half here when it is stopped`,
-    how,
     async () => {
-      const server = await serve({ hosts: ["127.0.0.1"], port: 0, kernelTimestamps });
+      const server = await serve({ hosts: ["127.0.0.1"], port: 0, timestamps });
       const { port } = server.addresses[0]!;
       using connection = await Deno.connect({ hostname: "127.0.0.1", port });
       const request = new Uint8Array(48);
@@ -135,12 +134,12 @@ for (const kernelTimestamps of [false, true]) {
     },
   );
 
-  Deno.test(`${name}: serve() listens nowhere if it cannot listen everywhere`, how, async () => {
+  Deno.test(`${name}: serve() listens nowhere if it cannot listen everywhere`, async () => {
     const taken = Deno.listen({ hostname: "127.0.0.2", port: 0 });
     const { port } = taken.addr;
     let message = "";
     try {
-      await serve({ hosts: ["127.0.0.1", "127.0.0.2"], port, kernelTimestamps });
+      await serve({ hosts: ["127.0.0.1", "127.0.0.2"], port, timestamps });
     } catch (error) {
       message = (error as Error).message;
     }
@@ -152,12 +151,12 @@ for (const kernelTimestamps of [false, true]) {
     Deno.listen({ hostname: "127.0.0.1", port }).close();
   });
 
-  Deno.test(`${name}: serve() closes at once whom it denies`, how, async () => {
+  Deno.test(`${name}: serve() closes at once whom it denies`, async () => {
     const server = await serve({
       hosts: ["127.0.0.1"],
       port: 0,
       deny: ["127.0.0.0/8"],
-      kernelTimestamps,
+      timestamps,
     });
     using connection = await Deno.connect(server.addresses[0]!);
     assertEquals(await connection.read(new Uint8Array(1)), null);
@@ -165,17 +164,64 @@ for (const kernelTimestamps of [false, true]) {
     assertEquals(server.counters.refusals.denied, 1);
   });
 
-  Deno.test(`${name}: serve() picks one port for several hosts`, how, async () => {
-    const server = await serve({ hosts: ["127.0.0.1", "127.0.0.2"], port: 0, kernelTimestamps });
+  Deno.test(`${name}: serve() picks one port for several hosts`, async () => {
+    const server = await serve({ hosts: ["127.0.0.1", "127.0.0.2"], port: 0, timestamps });
     const [one, two] = server.addresses;
     await server.stop();
     assertEquals(one!.port, two!.port);
   });
 }
 
+Deno.test("the kernel's stamps are asked for of the listener, not of a connection with its address", async () => {
+  if (libcSockets() === null) return console.log("no libc here: not tried");
+  const before = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = before.addr;
+  using _client = await Deno.connect({ hostname: "127.0.0.1", port });
+  using _accepted = await before.accept();
+  before.close();
+  // It takes the lowest descriptor, so that the new listener comes after the connection.
+  using _file = await Deno.open("/dev/null");
+  const server = await serve({ hosts: ["127.0.0.1"], port, timestamps: "kernel" });
+  const { synchronised } = await sync({ servers: [`127.0.0.1:${port}`] });
+  assertEquals(synchronised, true);
+  await server.stop();
+});
+
+Deno.test("what else a process does has its turn while the kernel's sockets are flooded", async () => {
+  if (libcSockets() === null) return console.log("no libc here: not tried");
+  const server = await serve({ hosts: ["127.0.0.1"], port: 0, rate: 0, timestamps: "kernel" });
+  const flood = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--quiet", "-A", "tests/fixtures/flood.ts", `${server.addresses[0]!.port}`],
+    stdout: "piped",
+    stderr: "null",
+  }).spawn();
+  const output = flood.stdout.getReader();
+  await output.read();
+  const echo = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const mine = await Deno.connect({ hostname: "127.0.0.1", port: echo.addr.port });
+  const other = await echo.accept();
+  const byte = new Uint8Array(1);
+  const replies: number[] = [];
+  for (let i = 0; i < 30; i++) {
+    const before = server.counters.replies;
+    await mine.write(byte);
+    await other.read(byte);
+    replies.push(server.counters.replies - before);
+  }
+  for (const each of [mine, other, echo]) each.close();
+  flood.kill();
+  await output.cancel();
+  await flood.status;
+  await server.stop();
+  const median = replies.sort((a, b) => a - b)[15]!;
+  // Where it had no turn, hundreds of thousands were answered meanwhile.
+  assert(median < 20_000, `${replies.join(" ")} replies during each byte`);
+  assert(server.counters.replies > 0);
+});
+
 /** What reads the connections. */
-type Reader = "the event loop" | "a worker";
-const READERS: readonly Reader[] = ["the event loop", "a worker"];
+type Reader = "the event loop" | "the kernel";
+const READERS: readonly Reader[] = ["the event loop", "the kernel"];
 
 type Options = Limits & { idleTimeout?: number };
 
@@ -195,7 +241,7 @@ async function simulated(
   const host = world.host("server");
   const client = world.host("client");
   host.path = path;
-  const serveIt = reader === "the event loop" ? inEventLoop : inWorker;
+  const serveIt = reader === "the event loop" ? inEventLoop : inKernel;
   const { server, refusals } = await world.run(serveIt(host, options));
   const connect = () =>
     world.run(
@@ -220,7 +266,7 @@ async function inEventLoop(host: Host, options: Options): Promise<Serving> {
   return { server, refusals: () => events.filter(({ event }) => event === "refused") };
 }
 
-function inWorker(host: Host, options: Options): Promise<Serving> {
+function inKernel(host: Host, options: Options): Promise<Serving> {
   const server = new StreamServing(options, host.clock, host.timers);
   const listener = host.network.listen({ hostname: "server", port: 10085 });
   server.listen(listener);
@@ -345,7 +391,7 @@ for (const reader of READERS) {
   Deno.test(`${reader}: serve() reads no more of a client that does not read its replies, and closes it`, async () => {
     const { world, host } = worldWithServer();
     const deaf = new Deaf();
-    if (reader === "a worker") {
+    if (reader === "the kernel") {
       new StreamServing({}, host.clock, host.timers).sockets.arrive(deaf);
     } else {
       const accepted: Connection[] = [deaf];
@@ -366,7 +412,7 @@ for (const reader of READERS) {
   });
 }
 
-Deno.test("a worker: serve() goes on accepting when there is room again, ten times a second", async () => {
+Deno.test("the kernel: serve() goes on accepting when there is room again, ten times a second", async () => {
   const { world, host } = worldWithServer();
   const server = new StreamServing({}, host.clock, host.timers);
   server.listen(host.network.listen({ hostname: "server", port: 10085 }));

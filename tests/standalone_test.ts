@@ -25,7 +25,7 @@ const obstacle = await findObstacle();
 if (obstacle !== null) console.log(`standalone: all tests are skipped, ${obstacle}`);
 
 for (const stamps of ["user", "kernel"]) {
-  const flags = stamps === "kernel" ? ["--kernel-timestamps"] : [];
+  const flags = ["--timestamps", stamps];
   const name = `alone, stamped by ${stamps}: it serves and syncs between two namespaces`;
   Deno.test(
     { name, ignore: obstacle !== null },

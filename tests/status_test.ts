@@ -321,7 +321,7 @@ describe("Site", () => {
     const { clock } = world.host("server");
     const figures = [new Figures(), new Figures()];
     const options = {
-      transports: ["tcp"],
+      transports: [{ transport: "tcp", stamped: true }],
       addresses: [],
       stratum: undefined,
       started: { monotonic: clock.monotonic(), realtime: clock.realtime() },

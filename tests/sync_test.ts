@@ -10,6 +10,7 @@ import { systemClock } from "../src/clock/system_clock.ts";
 import { type Network, serve, type ServeOptions, sync } from "../src/mod.ts";
 import { systemNetwork } from "../src/net/transport.ts";
 import { answering, type Behaviour, FakeServer, units } from "./fake_server.ts";
+import "./libraries.ts";
 
 const system = systemClock();
 
@@ -241,6 +242,17 @@ Deno.test("sync() gives a server that is named twice one vote", async () => {
   const alone = await sync({ servers: [good.address, good.address] });
   assertEquals([alone.synchronised, alone.isMajority], [true, true]);
   assertEquals(alone.servers.map(({ status }) => status), ["truechimer", "truechimer"]);
+});
+
+Deno.test("sync() and serve() take the kernel's timestamps by no other clock than the machine's", async () => {
+  const clock = adjustable();
+  const options = { clock, timestamps: "kernel" } as const;
+  await assertRejects(() => sync({ servers: ["127.0.0.1:1"], ...options }), TypeError, "clock");
+  await assertRejects(() => serve({ ...loopback, ...options }), TypeError, "clock");
+  const server = await serve(loopback);
+  const { servers } = await sync({ servers: [name(server)], clock });
+  assertEquals(servers[0]!.figures!.timestamps, "user");
+  await server.stop();
 });
 
 Deno.test("sync() knows this machine by its IPv4 and IPv6 address for one server", async () => {

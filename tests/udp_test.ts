@@ -5,8 +5,8 @@ import { openLibc } from "../src/clock/libc.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { serve, type ServerEvent, sync } from "../src/mod.ts";
 import { DatagramBatch } from "../src/net/libc/datagrams.ts";
-import { bindSocket, libcSockets } from "../src/net/libc/socket.ts";
-import { systemNetwork } from "../src/net/transport.ts";
+import { libcSockets } from "../src/net/libc/socket.ts";
+import { clientNetwork, systemNetwork } from "../src/net/transport.ts";
 import { decodePacket, encodePacket } from "../src/ntp/packet.ts";
 import { fromTimestamp, toTimestamp } from "../src/ntp/timestamp.ts";
 import { Admission } from "../src/serve/admission.ts";
@@ -15,12 +15,13 @@ import { announcement } from "../src/serve/respond.ts";
 import { concat, CORPUS, requestOf } from "./attackers.ts";
 import { GOOD_REPLY } from "./good_reply.ts";
 import { World } from "./simulation/world.ts";
+import "./libraries.ts";
 
 const seed = Number(Deno.env.get("FUZZ_SEED") ?? Date.now() % 2 ** 31);
 console.log(`udp: seed ${seed}`);
 const DATAGRAMS = 200_000;
 const clock = systemClock();
-libcSockets(); // Opened here once, not in the first test that needs it.
+libcSockets();
 const second = 1_000_000_000n;
 
 const datagrams = fc.oneof(
@@ -127,17 +128,16 @@ for (const program of [SOURCE, ...compiled() === null ? [] : [compiled()!]]) {
 const inProcess = { sanitizeOps: false, sanitizeResources: false };
 
 for (const kernel of [true, false]) {
-  const stamps = kernel ? "kernel" : "user";
-  const network = kernel ? systemNetwork : { ...systemNetwork, bind: () => null };
+  const timestamps = kernel ? "kernel" : "user";
 
   Deno.test(
-    `serve() with ${stamps} timestamps answers with the right time, and obeys the limits`,
+    `serve() with ${timestamps} timestamps answers with the right time, and obeys the limits`,
     inProcess,
     async () => {
       if (kernel && libcSockets() === null) return console.log("no libc here: not tried");
       const events: ServerEvent[] = [];
       const onEvent = (event: ServerEvent) => events.push(event);
-      const options = { hosts: ["127.0.0.1"], port: 0, udpPort: 0, network, onEvent };
+      const options = { hosts: ["127.0.0.1"], port: 0, udpPort: 0, timestamps, onEvent } as const;
       const server = await serve({ ...options, rate: 1 });
       const port = server.addresses[1]!.port;
       const to = { hostname: "127.0.0.1", port, transport: "udp" } as const;
@@ -168,24 +168,31 @@ for (const kernel of [true, false]) {
       const { replies, refusals } = server.counters;
       assert(replies >= answers && replies + refusals.rate <= sent, `${sent} were sent`);
       assert(refusals.rate >= 1);
-      assertEquals(events.some(({ event }) => event === "timestamps"), !kernel);
+      const [, listening] = events;
+      assertEquals("timestamps" in listening! && listening.timestamps, timestamps);
       const refused = events.filter(({ event }) => event === "refused");
       assert(refused.every((event) => "transport" in event && event.transport === "udp"));
     },
   );
 
-  Deno.test(`sync() over UDP with ${stamps} timestamps finds no offset`, inProcess, async () => {
-    const options = { hosts: ["127.0.0.1"], port: 0, udpPort: 0, network, rate: 0 };
-    const server = await serve(options);
-    const { port } = server.addresses[1]!;
-    const { offset, errorBound, servers } = await sync({
-      servers: [`ntp://127.0.0.1:${port}`],
-      samples: 1,
-    });
-    assert(Math.abs(offset!) <= errorBound!, `${offset} s ± ${errorBound} s`);
-    assertEquals(servers[0]!.figures!.timestamps, libcSockets() === null ? "user" : "kernel");
-    await server.stop();
-  });
+  Deno.test(
+    `sync() over UDP with ${timestamps} timestamps finds no offset`,
+    inProcess,
+    async () => {
+      if (kernel && libcSockets() === null) return console.log("no libc here: not tried");
+      const options = { hosts: ["127.0.0.1"], port: 0, udpPort: 0, timestamps, rate: 0 } as const;
+      const server = await serve(options);
+      const { port } = server.addresses[1]!;
+      const { offset, errorBound, servers } = await sync({
+        servers: [`ntp://127.0.0.1:${port}`],
+        samples: 1,
+        timestamps,
+      });
+      assert(Math.abs(offset!) <= errorBound!, `${offset} s ± ${errorBound} s`);
+      assertEquals(servers[0]!.figures!.timestamps, timestamps);
+      await server.stop();
+    },
+  );
 }
 
 /** The descriptor that a file has in this process. */
@@ -201,48 +208,52 @@ function descriptorOf(path: string): number {
   return Number(all.filter(isIt).sort((a, b) => Number(b) - Number(a))[0]);
 }
 
-Deno.test("a thread that dies is told of and replaced, and TCP goes on", inProcess, async () => {
-  const libc = openLibc({
-    dup: { parameters: ["i32"], result: "i32" },
-    dup2: { parameters: ["i32", "i32"], result: "i32" },
-    close: { parameters: ["i32"], result: "i32" },
-  });
-  if (libcSockets() === null || libc === null) return console.log("no libc here: not tried");
-  let fd = -1;
-  const network: typeof systemNetwork = {
-    ...systemNetwork,
-    bind(transport, address) {
-      const socket = systemNetwork.bind(transport, address)!;
-      fd = socket.fd;
-      return socket;
-    },
-  };
-  const failed = Promise.withResolvers<string>();
-  const server = await serve({
-    hosts: ["127.0.0.1"],
-    port: 0,
-    udpPort: 0,
-    network,
-    onEvent: (event) => event.event === "worker-failed" && failed.resolve(event.error),
-  });
-  const [tcp, udp] = server.addresses.map(({ port }) => port);
-  const under = () => sync({ servers: [`ntp://127.0.0.1:${udp}`], samples: 1, timeout: 0.1 });
-  while (!(await under()).synchronised); // The thread is there.
-  // In place of its socket it finds something else.
-  const spare = libc.symbols.dup(fd);
-  using nothing = await Deno.open("/dev/null");
-  libc.symbols.dup2(descriptorOf("/dev/null"), fd);
-  assertEquals((await under()).synchronised, false);
-  assertEquals(await failed.promise, "Socket operation on non-socket");
-  libc.symbols.dup2(spare, fd);
-  nothing.statSync(); // It was open until now.
-  const over = await sync({ servers: [`127.0.0.1:${tcp}`] });
-  assertEquals(over.synchronised, true);
-  while (!(await under()).synchronised);
-  await server.stop();
-  libc.symbols.close(spare);
-  libc.close();
-});
+Deno.test(
+  "a socket that breaks is told of and tried again, and TCP goes on meanwhile",
+  inProcess,
+  async () => {
+    const libc = openLibc({
+      dup: { parameters: ["i32"], result: "i32" },
+      dup2: { parameters: ["i32", "i32"], result: "i32" },
+      close: { parameters: ["i32"], result: "i32" },
+    });
+    if (libcSockets() === null || libc === null) return console.log("no libc here: not tried");
+    let fd = -1;
+    const network: typeof systemNetwork = {
+      ...systemNetwork,
+      bind(transport, address) {
+        const socket = systemNetwork.bind(transport, address)!;
+        fd = socket.fd;
+        return socket;
+      },
+    };
+    const failed = Promise.withResolvers<string>();
+    const server = await serve({
+      hosts: ["127.0.0.1"],
+      port: 0,
+      udpPort: 0,
+      network,
+      onEvent: (event) => event.event === "datagrams-failed" && failed.resolve(event.error),
+    });
+    const [tcp, udp] = server.addresses.map(({ port }) => port);
+    const under = () => sync({ servers: [`ntp://127.0.0.1:${udp}`], samples: 1, timeout: 0.1 });
+    while (!(await under()).synchronised); // It answers.
+    // In place of its socket it finds something else.
+    const spare = libc.symbols.dup(fd);
+    using nothing = await Deno.open("/dev/null");
+    libc.symbols.dup2(descriptorOf("/dev/null"), fd);
+    assertEquals((await under()).synchronised, false);
+    assertEquals(await failed.promise, "Socket operation on non-socket");
+    const over = await sync({ servers: [`127.0.0.1:${tcp}`] });
+    assertEquals(over.synchronised, true);
+    libc.symbols.dup2(spare, fd);
+    nothing.statSync(); // It was open until now.
+    while (!(await under()).synchronised);
+    await server.stop();
+    libc.symbols.close(spare);
+    libc.close();
+  },
+);
 
 Deno.test(
   "sync() believes no reply but that to its own request, from the server it asked",
@@ -290,7 +301,7 @@ Deno.test(
     const libc = libcSockets();
     if (libc === null) return console.log("no libc here: not tried");
     const socket = Deno.listenDatagram({ hostname: "127.0.0.1", port: 0, transport: "udp" });
-    const bound = bindSocket(libc, "udp", { hostname: "127.0.0.1", port: 0 });
+    const bound = systemNetwork.bind("udp", { hostname: "127.0.0.1", port: 0 })!;
     const batch = new DatagramBatch(libc, bound.fd, 48);
     const lengths: number[] = [];
     const before = clock.realtime();
@@ -308,7 +319,8 @@ Deno.test(
     assertEquals(lengths, [48, 68, 10]);
     bound.close();
 
-    const port = systemNetwork.openDatagrams(socket.addr as Deno.NetAddr, clock);
+    const network = clientNetwork("kernel", clock);
+    const port = network.openDatagrams(socket.addr as Deno.NetAddr, clock);
     port.send(requestOf());
     const [, client] = await socket.receive();
     const start = clock.monotonic();

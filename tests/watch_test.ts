@@ -15,8 +15,8 @@ import { Corrector, serve } from "../src/mod.ts";
 import { type Update, Watch } from "../src/sync/watch.ts";
 import { faults, keep, type Kept, ROWS } from "./simulation/keeping.ts";
 import { type Host, S, World } from "./simulation/world.ts";
+import "./libraries.ts";
 
-systemClock(); // Opened here once, not in the first test that needs it.
 const SEEDS = 4;
 const first = Number(Deno.env.get("WATCH_SEED") ?? Date.now() % 2 ** 31);
 console.log(`watch: seeds from ${first}`);

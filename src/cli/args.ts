@@ -14,6 +14,7 @@ import {
   parseListenAddress,
   type SocketAddress,
 } from "../net/address.ts";
+import type { Timestamps } from "../net/framing.ts";
 import { parsePrefix } from "../serve/admission.ts";
 import { PANIC_THRESHOLD } from "../sync/correction.ts";
 
@@ -60,6 +61,8 @@ export interface Command {
   readonly flags: readonly Flag[];
   readonly epilogue: string;
 }
+
+const TIMESTAMPS: readonly Timestamps[] = ["auto", "kernel", "user"];
 
 const HELP: Flag = { name: "help", help: "show this help" };
 
@@ -123,8 +126,10 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
         help: "seconds until a silent connection is closed (default: 300)",
       },
       {
-        name: "kernel-timestamps",
-        help: "Linux: read TCP through libc, stamped by the kernel on arrival (not with TLS)",
+        name: "timestamps",
+        value: "WHO",
+        help:
+          "who says when requests come: auto, kernel (Linux, not with TLS) or user (default: auto)",
       },
       {
         name: "http",
@@ -180,8 +185,10 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
         help: "exit 3 unless |offset| + error bound is at most S seconds",
       },
       {
-        name: "kernel-timestamps",
-        help: "Linux: T4 from the kernel over TCP too, as over UDP (not with TLS)",
+        name: "timestamps",
+        value: "WHO",
+        help:
+          "who says when replies come: auto, kernel (Linux, not with TLS) or user (default: auto)",
       },
       {
         name: "ca",
@@ -270,9 +277,12 @@ function parseServe(flags: Flags): Arguments {
     const [given, missing] = cert === undefined ? ["key", "cert"] : ["cert", "key"];
     throw new UsageError(`--tls-${given} needs --tls-${missing} too`, "serve");
   }
-  if (flags.isOn("kernel-timestamps") && cert !== undefined) {
+  const timestamps = flags.timestamps();
+  const udpPort = flags.integer("udp-port", 0, 65535) ?? (flags.isOn("udp") ? NTP_PORT : undefined);
+  if (timestamps === "kernel" && cert !== undefined && udpPort === undefined) {
     throw new UsageError(
-      "--kernel-timestamps cannot be had with TLS, which Deno reads: leave out one of the two",
+      "--timestamps kernel cannot be had with TLS, whose messages the kernel does not see: " +
+        "leave out one of the two",
       "serve",
     );
   }
@@ -286,8 +296,8 @@ function parseServe(flags: Flags): Arguments {
       allow: flags.prefixes("allow"),
       deny: flags.prefixes("deny"),
       port: flags.integer("port", 0, 65535),
-      udpPort: flags.integer("udp-port", 0, 65535) ?? (flags.isOn("udp") ? NTP_PORT : undefined),
-      kernelTimestamps: flags.isOn("kernel-timestamps"),
+      udpPort,
+      timestamps,
       http: flags.address("http"),
       httpHosts: flags.hosts("http-host"),
       stratum: flags.integer("stratum", 1, 15),
@@ -318,7 +328,7 @@ function parseSync(flags: Flags): Arguments {
       servers: flags.positionals.length > 0 ? flags.positionals : ["localhost"],
       samples: flags.integer("samples", 1, 10_000),
       timeout: flags.seconds("timeout", false),
-      kernelTimestamps: flags.isOn("kernel-timestamps"),
+      timestamps: flags.timestamps(),
       interval: flags.seconds("interval", false),
       family: both ? undefined : flags.isOn("4") ? 4 : flags.isOn("6") ? 6 : undefined,
     },
@@ -393,6 +403,15 @@ class Flags {
       name,
       `${zeroAllowed ? "0 or more" : "more than 0"} and less than 1000000 seconds`,
     );
+  }
+
+  timestamps(): Timestamps | undefined {
+    const text = this.text("timestamps");
+    const found = TIMESTAMPS.find((each) => each === text);
+    if (text !== undefined && found === undefined) {
+      throw this.bad("timestamps", "auto, kernel or user");
+    }
+    return found;
   }
 
   /** An address with a port, or a port of the loopback address. */

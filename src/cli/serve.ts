@@ -4,16 +4,15 @@
  * @module
  */
 
-import { type Certificate, type Refusal, serve, type Server, type ServerEvent } from "../mod.ts";
+import type { Certificate, Refusal, Server, ServerEvent } from "../mod.ts";
+import { serve } from "../serve/server.ts";
 import { EXIT, type ServeArguments } from "./args.ts";
 import { mayReadFiles, readFile } from "./files.ts";
 
 /** Serves until a signal comes. @returns The exit status. */
 export async function runServe({ log, options, tls }: ServeArguments): Promise<number> {
   // From source, a thread's modules are read when it starts.
-  const hasThread = options.udpPort !== undefined || options.kernelTimestamps === true ||
-    options.http !== undefined;
-  mayReadFiles(tls !== undefined || hasThread && !Deno.build.standalone);
+  mayReadFiles(tls !== undefined || options.http !== undefined && !Deno.build.standalone);
   const certificate = (): Certificate | undefined =>
     tls && { cert: readFile("--tls-cert", tls.cert), key: readFile("--tls-key", tls.key) };
   const lines = new Log(log === "json" ? JSON.stringify : logLine);
@@ -113,22 +112,19 @@ type LogEvent = ServerEvent | CommandEvent;
 export function logLine(event: LogEvent): string {
   switch (event.event) {
     case "listening":
-      return `listening on ${event.transport} ${event.address}`;
+      return `listening on ${event.transport} ${event.address}` +
+        (event.timestamps === undefined ? "" : ` (${event.timestamps} timestamps)`);
     case "refused":
       return `refused ${event.count} ${event.transport === "udp" ? "datagram" : "connection"}` +
         `${event.count === 1 ? "" : "s"}: ${REFUSALS[event.reason]}`;
-    case "timestamps":
-      return event.timestamps === "kernel"
-        ? `${event.transport}: stamped by the kernel`
-        : `${event.transport}: stamped by this program, not by the kernel, which cannot be asked here`;
     case "unstamped":
       return `${event.transport}: ${event.count} ${
         event.count === 1 ? "request was" : "requests were"
       } stamped by this program: the kernel had not`;
-    case "worker-failed":
-      return `the thread ${
-        event.thread === "status" ? "of the status page" : "that answers"
-      } has failed: ${event.error}; starting another`;
+    case "datagrams-failed":
+      return `cannot answer datagrams: ${event.error}; trying again`;
+    case "status-failed":
+      return `the status page has failed: ${event.error}; starting it again`;
     case "accept-failed":
       return `cannot accept a connection: ${event.error}; trying again`;
     case "renewed":

@@ -6,20 +6,15 @@
 
 import { setColorEnabled } from "@std/fmt/colors";
 import { systemClock, systemTimers } from "../clock/system_clock.ts";
-import {
-  type ClockSetter,
-  Corrector,
-  type Discipline,
-  type Fix,
-  openClockSetter,
-  sync,
-} from "../mod.ts";
+import type { ClockSetter, Discipline, Fix } from "../mod.ts";
+import { openClockSetter } from "../clock/clock_setter.ts";
+import { Corrector } from "../sync/correction.ts";
+import { sync } from "../sync/sync.ts";
 import { parseServerAddress } from "../net/address.ts";
 import { trustOnly } from "../net/tls.ts";
 import { EXIT, type SyncArguments, UsageError } from "./args.ts";
 import { mayReadFiles, readFile } from "./files.ts";
-import { isDrawable } from "./terminal.ts";
-import { runWatch } from "./watch.ts";
+import { isDrawable, print } from "./terminal.ts";
 import {
   describeCorrection,
   describeDuplicates,
@@ -55,13 +50,18 @@ export async function runSync(args: SyncArguments, machine: Machine = MACHINE): 
       throw new UsageError((error as Error).message, "sync");
     }
   });
-  if (args.options.kernelTimestamps && servers.every(({ transport }) => transport === "tls")) {
-    throw new UsageError("--kernel-timestamps cannot be had with TLS: name it tcp://", "sync");
+  const { timestamps } = args.options;
+  if (timestamps === "kernel" && servers.every(({ transport }) => transport === "tls")) {
+    throw new UsageError(
+      "--timestamps kernel cannot be had with TLS, whose messages the kernel does not see: " +
+        "name a tcp:// server, or leave it out",
+      "sync",
+    );
   }
   const ca = authorities(args.ca, servers.some(({ transport }) => transport === "tls"));
   const corrector = args.set && new Corrector(machine.openSetter(), args.set.stepThreshold);
   if (corrector !== null && !args.quiet) warnOfOthers(machine.discipline());
-  if (args.watch) return await runWatch(args, ca, corrector);
+  if (args.watch) return await (await import("./watch.ts")).runWatch(args, ca, corrector);
   const interrupt = new AbortController();
   const onSignal = () => interrupt.abort();
   Deno.addSignalListener("SIGINT", onSignal);
@@ -113,7 +113,7 @@ function show(
 ): number {
   // Before anything is said of it: that may fail, or take time.
   const correction = corrector?.correct(fix) ?? null;
-  if (json) console.log(fixToJson(fix));
+  if (json) print(fixToJson(fix));
   if (!quiet) {
     for (const sentence of describeDuplicates(fix)) {
       console.error(`tsync: ${sentence}`);
@@ -124,7 +124,7 @@ function show(
     return EXIT.failure;
   }
   setColorEnabled(isDrawable(Deno.stdout));
-  if (!json && !quiet) console.log(describeFix(fix));
+  if (!json && !quiet) print(describeFix(fix));
   const isDoubted = correction?.action === "doubted";
   if (correction !== null && (!quiet || isDoubted)) {
     console.error(`tsync: ${describeCorrection(correction)}`);

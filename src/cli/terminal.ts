@@ -44,3 +44,15 @@ export function suspend(): boolean {
   libc.close();
   return true;
 }
+
+/** Writes a line to stdout. @returns Is there still somebody who reads? */
+export function print(line: string): boolean {
+  const bytes = new TextEncoder().encode(`${line}\n`);
+  try {
+    for (let sent = 0; sent < bytes.length;) sent += Deno.stdout.writeSync(bytes.subarray(sent));
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.BrokenPipe) return false;
+    throw error;
+  }
+}

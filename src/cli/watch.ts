@@ -6,7 +6,8 @@
 
 import { setColorEnabled } from "@std/fmt/colors";
 import { systemClock } from "../clock/system_clock.ts";
-import { type Corrector, type Update, Watch } from "../mod.ts";
+import type { Corrector, Update } from "../mod.ts";
+import { Watch } from "../sync/watch.ts";
 import { EXIT, type SyncArguments } from "./args.ts";
 import { panel } from "./panel.ts";
 import {
@@ -19,7 +20,7 @@ import {
   updateToJson,
   worstOfFix,
 } from "./report.ts";
-import { isDrawable, suspend } from "./terminal.ts";
+import { isDrawable, print, suspend } from "./terminal.ts";
 
 /** Keeps time until a signal comes, and shows it. @returns The exit status. */
 export async function runWatch(
@@ -93,7 +94,7 @@ export async function runWatch(
     for (const signal of signals) Deno.removeSignalListener(signal, onSignal);
     Deno.removeSignalListener("SIGTSTP", onStop);
   }
-  if (screen !== null && last !== null) console.log(describeFix(last.fix));
+  if (screen !== null && last !== null) print(describeFix(last.fix));
   if (last !== null) return EXIT.ok;
   console.error("tsync: interrupted before a fix");
   return EXIT.interrupted;
@@ -107,18 +108,6 @@ function worstOf({ fix, correction }: Update, watch: Watch): number | null {
   const local = systemClock().realtime();
   const [early, late] = [local - kept.earliest, kept.latest - local];
   return Number(early > late ? early : late) / 1e9;
-}
-
-/** Writes a line. @returns Is there still somebody who reads? */
-function print(line: string): boolean {
-  const bytes = new TextEncoder().encode(`${line}\n`);
-  try {
-    for (let sent = 0; sent < bytes.length;) sent += Deno.stdout.writeSync(bytes.subarray(sent));
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.BrokenPipe) return false;
-    throw error;
-  }
 }
 
 /** Milliseconds between two pictures. */

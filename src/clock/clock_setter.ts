@@ -50,10 +50,14 @@ export function openClockSetter(paths: readonly string[] = LIBC_PATHS): ClockSet
   }
   const libc = library.symbols;
   const number = new Int32Array(1);
-  const check = (result: number, what: string) => {
-    if (result === 0) return;
+  const readError = () => {
     const location = (libc.__error ?? libc.__errno_location)?.();
     if (location !== undefined) libc.memcpy(number, location, 4n);
+  };
+  readError(); // What it calls is made now: later that could be a call that changes the error.
+  const check = (result: number, what: string) => {
+    if (result === 0) return;
+    readError();
     if (number[0] === EPERM) throw new Error(`${what}: ${NO_PRIVILEGE}`);
     throw new Error(`${what}: the system refuses it (error ${number[0]})`);
   };

@@ -8,7 +8,7 @@
 
 import { SECOND } from "../ntp/timestamp.ts";
 import type { Clock, Discipline, Timers } from "./clock.ts";
-import { LIBC_PATHS, openLibc } from "./libc.ts";
+import { LIBC_PATHS, type Library, openLibc } from "./libc.ts";
 
 /** The same numbers on Linux (linux/time.h) and macOS (time.h). */
 const CLOCK_REALTIME = 0;
@@ -49,6 +49,11 @@ export function systemClock(): Clock {
   return shared ??= openSystemClock();
 }
 
+/** Is it what {@linkcode systemClock} gives? */
+export function isSystemClock(clock: Clock): boolean {
+  return clock === shared;
+}
+
 /**
  * Opens the system's clock: libc where that may be loaded, else `Temporal`
  * (a microsecond a reading, and nothing known of the kernel's discipline).
@@ -75,7 +80,7 @@ export function openSystemClock(paths: readonly string[] = LIBC_PATHS): Clock & 
   });
 }
 
-function libcClock(library: Deno.DynamicLibrary<typeof SYMBOLS>): Clock & Disposable {
+function libcClock(library: Library<typeof SYMBOLS>): Clock & Disposable {
   const libc = library.symbols;
   const timespec = new BigInt64Array(2);
   const read = (id: number): bigint => {
@@ -131,17 +136,29 @@ function maximumError(maxError: bigint, estError: bigint, status: number): numbe
   return claimsNone || estError > maxError ? Math.max(claim, UNKNOWN_ERROR) : claim;
 }
 
-/** Adds the precision: of the least differences among many readings (most are disturbed), the coarser timeline's. */
+/** Enough of them that the shortest is among them, in about a millisecond. */
+const READINGS = 250;
+
+/**
+ * Adds the precision: of the least differences among many readings (most are disturbed), the coarser
+ * timeline's. It is measured when it is first asked for, which a start need not wait for.
+ */
 function measured(clock: Omit<Clock, "precision"> & Disposable): Clock & Disposable {
   const least = (read: () => bigint) => {
     let best = SECOND;
-    for (let i = 0; i < 1000; i++) {
+    for (let i = 0; i < READINGS; i++) {
       const difference = -read() + read();
       if (difference > 0n && difference < best) best = difference;
     }
     return Number(best) / 1e9;
   };
-  return { ...clock, precision: Math.max(least(clock.monotonic), least(clock.realtime)) };
+  let precision: number | undefined;
+  return {
+    ...clock,
+    get precision() {
+      return precision ??= Math.max(least(clock.monotonic), least(clock.realtime));
+    },
+  };
 }
 
 /** A number from 0 to less than 1, for what nobody gains by guessing. */

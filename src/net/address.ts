@@ -106,9 +106,16 @@ function parsePort(name: string, text: string | undefined): number | undefined {
   );
 }
 
+/** Which version an IP address is of; 0 if it is none. */
+export function ipVersion(text: string): 4 | 6 | 0 {
+  if (isIPv6(text)) return 6;
+  return /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?!$)|$)){4}$/.test(text) ? 4 : 0;
+}
+
 function isIPv6(text: string): boolean {
-  const [address, zone] = text.split("%");
+  const [address = "", zone] = text.split("%");
   if (zone === "" || text.split("%").length > 2) return false;
+  if (!/^[\da-f:.]+$/i.test(address) || !address.includes(":")) return false;
   return URL.canParse(`http://[${address}]/`);
 }
 

@@ -8,8 +8,6 @@
  * @module
  */
 
-import { setImmediate } from "node:timers";
-
 /** One for all connections that expect something equally soon. */
 export class BusyPoll {
   readonly #milliseconds: number;

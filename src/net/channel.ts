@@ -121,8 +121,9 @@ export function streamChannel(connection: Connection, clock: Clock, signal: Abor
     async exchange() {
       // The read is under way before the request leaves: after T1 nothing is left to do.
       const reading = reader.read();
-      const departed = monotonic();
+      const before = monotonic();
       writer.write(); // If it fails, so does the read.
+      const departed = connection.departed ?? before;
       if (await Promise.race([reading, aborted.promise])) {
         return { departed, arrived: reader.arrived, by: reader.stamper };
       }

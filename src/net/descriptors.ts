@@ -1,22 +1,24 @@
 /**
- * What Deno's connections cannot do. Those with TLS cannot be told to send at
- * once: Nagle's algorithm held up a handshake by 40 ms, and the first reply by
- * as much again. And `close` may not end one: with TLS, Deno waits in the
- * background, for ever, until a silent peer lets it say goodbye; without, Deno
- * before 2.9 waits until a write that is under way has ended. Either is one
- * call of libc, for which the descriptor is missing: it is found by its
- * address. Without libc nothing is done.
+ * The descriptors of Deno's sockets, which it does not tell: they are found by
+ * their addresses. With one, libc does what Deno cannot: have the kernel say
+ * when something came, and two things for connections with TLS. They cannot be
+ * told to send at once: Nagle's algorithm held up a handshake by 40 ms, and the
+ * first reply by as much again. And `close` may not end one: with TLS, Deno
+ * waits in the background, for ever, until a silent peer lets it say goodbye;
+ * without, Deno before 2.9 waits until a write that is under way has ended.
+ * Without libc nothing is found.
  *
  * @module
  */
 
-import { openLibc } from "../clock/libc.ts";
+import { type Library, openLibc } from "../clock/libc.ts";
 import { canonical, type SocketAddress } from "./address.ts";
 import { sockaddr_in, sockaddr_in6 } from "./libc/structures.ts";
 
 const SYMBOLS = {
   getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+  getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
   setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
 } as const;
@@ -29,7 +31,7 @@ const SHUT_RDWR = 2;
 /** Descriptors in a row that are none of a connection, after which there will be no more. */
 const GAP = 4096;
 
-let library: Deno.DynamicLibrary<typeof SYMBOLS> | null | undefined;
+let library: Library<typeof SYMBOLS> | null | undefined;
 
 /** Makes all connections that a listener will accept send at once: they inherit it. */
 export function setNoDelay(listening: SocketAddress): void {
@@ -38,6 +40,31 @@ export function setNoDelay(listening: SocketAddress): void {
     if (name !== key(listening)) continue;
     library!.symbols.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, on, on.byteLength);
   }
+}
+
+/**
+ * The descriptor of a socket that listens for connections, or is there for datagrams.
+ *
+ * @returns `null` if it is not found.
+ */
+export function descriptorOf({ transport, hostname, port }: Deno.NetAddr): number | null {
+  for (const { fd, name } of sockets("getsockname", new Set([port]))) {
+    if (name !== key({ hostname, port })) continue;
+    // Connections have their listener's address.
+    const isIt = transport === "udp"
+      ? option(fd, SO_TYPE) === SOCK_DGRAM
+      : option(fd, SO_ACCEPTCONN) === 1;
+    if (isIt) return fd;
+  }
+  return null;
+}
+
+/** The descriptor of a connection. @returns `null` if it is not found. */
+export function connectionDescriptor({ remote, local }: Ends): number | null {
+  for (const { fd, name } of sockets("getpeername", new Set([remote.port]))) {
+    if (name === key(remote) && nameOf("getsockname", fd) === key(local)) return fd;
+  }
+  return null;
 }
 
 /** Both ends of a connection. */
@@ -54,6 +81,20 @@ export function hangUp(connections: readonly Ends[]): void {
     const local = nameOf("getsockname", fd);
     if (wanted.has(`${name} ${local}`)) library!.symbols.shutdown(fd, SHUT_RDWR);
   }
+}
+
+/** Linux's (sys/socket.h, bits/socket_type.h). */
+const SOL_SOCKET = 1;
+const SO_TYPE = 3;
+const SO_ACCEPTCONN = 30;
+const SOCK_DGRAM = 2;
+
+/** @returns `null` if there is no such option. */
+function option(fd: number, name: number): number | null {
+  const value = new Int32Array(1);
+  size[0] = value.byteLength;
+  const result = library!.symbols.getsockopt(fd, SOL_SOCKET, name, value, size);
+  return result === 0 ? value[0]! : null;
 }
 
 const bytes = new Uint8Array(sockaddr_in6.size);

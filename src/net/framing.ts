@@ -7,6 +7,9 @@
 /** Who says when something arrived: the kernel, or the program. */
 export type Stamper = "kernel" | "user";
 
+/** Who is to say so: the kernel where it can; the kernel, or it is an error; the program. */
+export type Timestamps = "auto" | "kernel" | "user";
+
 /** When a request left and its reply arrived, as `Clock.monotonic`. */
 export interface Stamps {
   /** T1. */
@@ -39,6 +42,8 @@ export interface Sink {
    * @throws if the connection breaks, or is closed meanwhile.
    */
   write(bytes: Uint8Array): Promise<number>;
+  /** What the writer's clock showed just before bytes were last handed over, if the sink takes it. */
+  readonly departed?: bigint;
 }
 
 /** Assembles messages of a fixed length from however small the pieces are in which they come. */

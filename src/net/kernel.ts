@@ -6,20 +6,23 @@
  * @module
  */
 
-import { setImmediate } from "node:timers";
 import { type Clock, type Tie, tie } from "../clock/clock.ts";
-import { canonical, type SocketAddress } from "./address.ts";
+import type { SocketAddress } from "./address.ts";
+import { connectionDescriptor, descriptorOf } from "./descriptors.ts";
 import { DatagramSocket } from "./libc/datagrams.ts";
-import type { Libc } from "./libc/socket.ts";
+import { type Libc, stampedDescriptor } from "./libc/socket.ts";
 import { StreamSocket } from "./libc/streams.ts";
 import type { Connection } from "./transport.ts";
-import type { Arrival, DatagramPort } from "./udp.ts";
+import { type Arrival, type DatagramPort, openSocket } from "./udp.ts";
 
 /** Turns of the event loop for which an answer may come at any moment. */
 const SOON = 200;
 
 /** Milliseconds between two looks after that: the kernel has stamped what came meanwhile. */
 const LATER = 1;
+
+/** Nanoseconds for which it is looked again and again at first: about what a reply takes on a fast network. */
+const AT_ONCE = 60_000n;
 
 /** Waits until it is time to look again. */
 function untilNextLook(turn: number): Promise<void> {
@@ -45,6 +48,30 @@ export class Arrivals {
   constructor(clock: Clock) {
     this.#clock = clock;
     this.#empty = tie(clock);
+  }
+
+  /**
+   * Waits until something has come, or somebody has closed.
+   *
+   * @param receive Takes it; `null` if nothing has.
+   * @returns `null` if it is closed.
+   */
+  async wait<T>(receive: () => T | null, isClosed: () => boolean): Promise<T | null> {
+    let received = this.look(receive);
+    if (received !== null) return received;
+    await undefined; // Who reads before writing writes now.
+    // A turn of the event loop takes longer than a reply on a fast network.
+    const start = this.#clock.monotonic();
+    while (this.#empty.monotonic - start < AT_ONCE) {
+      received = this.look(receive);
+      if (received !== null) return received;
+    }
+    for (let turn = 0;; turn++) {
+      await untilNextLook(turn);
+      if (isClosed()) return null;
+      received = this.look(receive);
+      if (received !== null) return received;
+    }
   }
 
   /**
@@ -79,16 +106,36 @@ export class Arrivals {
 
 /** A port of its own, for datagrams from one server. */
 export class KernelPort implements DatagramPort {
+  readonly #owner: Deno.DatagramConn;
   readonly #socket: DatagramSocket;
   readonly #clock: Clock;
   readonly #arrivals: Arrivals;
   #closed = false;
 
-  /** @throws {Error} if the address cannot be reached from here. */
-  constructor(libc: Libc, server: SocketAddress, clock: Clock) {
-    this.#socket = new DatagramSocket(libc, server);
+  private constructor(socket: DatagramSocket, owner: Deno.DatagramConn, clock: Clock) {
+    this.#owner = owner;
+    this.#socket = socket;
     this.#clock = clock;
     this.#arrivals = new Arrivals(clock);
+  }
+
+  /**
+   * Opens one.
+   *
+   * @returns `null` if the kernel does not stamp it.
+   * @throws {Error} if the address cannot be reached from here.
+   */
+  static open(libc: Libc, server: SocketAddress, clock: Clock): KernelPort | null {
+    const owner = openSocket(server);
+    try {
+      const fd = stampedDescriptor(libc, descriptorOf(owner.addr as Deno.NetAddr));
+      if (fd !== null) return new KernelPort(new DatagramSocket(libc, fd, server), owner, clock);
+    } catch (error) {
+      owner.close();
+      throw error;
+    }
+    owner.close();
+    return null;
   }
 
   send(bytes: Uint8Array<ArrayBuffer>): void {
@@ -96,89 +143,84 @@ export class KernelPort implements DatagramPort {
   }
 
   async receive(into: Uint8Array): Promise<Arrival | null> {
-    for (let turn = 0; !this.#closed; turn++) {
-      const datagram = this.#arrivals.look(() => this.#socket.receive(into));
-      if (datagram !== null) {
-        const { length } = datagram;
-        const stamped = this.#arrivals.monotonic(datagram.arrived);
-        return stamped === null
-          ? { length, arrived: this.#clock.monotonic(), by: "user" }
-          : { length, arrived: stamped, by: "kernel" };
-      }
-      await untilNextLook(turn);
-    }
-    return null;
+    if (this.#closed) return null;
+    const receive = () => this.#socket.receive(into);
+    const datagram = await this.#arrivals.wait(receive, () => this.#closed);
+    if (datagram === null) return null;
+    const { length } = datagram;
+    const stamped = this.#arrivals.monotonic(datagram.arrived);
+    return stamped === null
+      ? { length, arrived: this.#clock.monotonic(), by: "user" }
+      : { length, arrived: stamped, by: "kernel" };
   }
 
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#socket.close();
+    this.#owner.close();
   }
 }
 
 /** A connection to a server. */
 export class KernelConnection implements Connection {
   stamped: bigint | null = null;
+  readonly remote: SocketAddress;
+  readonly #owner: Deno.TcpConn;
   readonly #socket: StreamSocket;
+  readonly #now: () => bigint;
   readonly #arrivals: Arrivals;
   #closed = false;
 
-  private constructor(socket: StreamSocket, readonly remote: SocketAddress, clock: Clock) {
-    this.#socket = socket;
+  private constructor(libc: Libc, fd: number, owner: Deno.TcpConn, clock: Clock, zone: string) {
+    const { hostname, port } = owner.remoteAddr;
+    this.remote = { hostname: hostname + zone, port };
+    this.#owner = owner;
+    this.#socket = new StreamSocket(libc, fd);
+    this.#now = () => clock.monotonic();
     this.#arrivals = new Arrivals(clock);
   }
 
-  static async open(
+  /**
+   * @param owner Nothing has been read from it, and nothing will be.
+   * @param zone Of the other end's address, which Deno leaves out.
+   * @returns `null` if the kernel does not stamp it.
+   */
+  static of(
     libc: Libc,
-    address: SocketAddress,
+    owner: Deno.TcpConn,
     clock: Clock,
-    signal: AbortSignal,
-  ): Promise<KernelConnection> {
-    const socket = new StreamSocket(libc, address);
-    try {
-      for (let turn = 0; !socket.connect(); turn++) {
-        await untilNextLook(turn);
-        signal.throwIfAborted();
-      }
-    } catch (error) {
-      socket.close();
-      throw error;
-    }
-    return new KernelConnection(socket, { ...address, hostname: meant(address.hostname) }, clock);
+    zone: string,
+  ): KernelConnection | null {
+    const ends = { remote: owner.remoteAddr, local: owner.localAddr };
+    const fd = stampedDescriptor(libc, connectionDescriptor(ends));
+    return fd === null ? null : new KernelConnection(libc, fd, owner, clock, zone);
   }
 
   async read(into: Uint8Array): Promise<number | null> {
-    for (let turn = 0; !this.#closed; turn++) {
-      const received = this.#arrivals.look(() => this.#socket.receive(into));
-      if (received !== null) {
-        const { count, arrived } = received;
-        this.stamped = count === 0 ? null : this.#arrivals.monotonic(arrived);
-        return count === 0 ? null : count;
-      }
-      await untilNextLook(turn);
-    }
-    throw new Deno.errors.Interrupted("the connection was closed");
+    const receive = () => this.#socket.receive(into);
+    const received = this.#closed ? null : await this.#arrivals.wait(receive, () => this.#closed);
+    if (received === null) throw new Deno.errors.Interrupted("the connection was closed");
+    const { count, arrived } = received;
+    this.stamped = count === 0 ? null : this.#arrivals.monotonic(arrived);
+    return count === 0 ? null : count;
   }
 
   async write(bytes: Uint8Array<ArrayBuffer>): Promise<number> {
     for (let turn = 0; !this.#closed; turn++) {
-      const count = this.#socket.send(bytes);
+      const count = this.#socket.send(bytes, this.#now);
       if (count > 0) return count;
       await untilNextLook(turn);
     }
     throw new Deno.errors.Interrupted("the connection was closed");
   }
 
+  get departed(): bigint {
+    return this.#socket.departed;
+  }
+
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#socket.close();
+    this.#owner.close();
   }
-}
-
-/** Who connects to the unspecified address means this machine. */
-function meant(hostname: string): string {
-  const address = canonical(hostname);
-  return address === "0.0.0.0" ? "127.0.0.1" : address === "::" ? "::1" : hostname;
 }

@@ -4,21 +4,15 @@
  * @module
  */
 
-import { lookup } from "node:dns/promises";
 import type { Clock } from "../clock/clock.ts";
+import { isSystemClock } from "../clock/system_clock.ts";
 import { printable } from "../ntp/printable.ts";
-import { type SocketAddress, zoneOf } from "./address.ts";
+import { ipVersion, type SocketAddress, zoneOf } from "./address.ts";
 import { BusyPoll } from "./busy_poll.ts";
 import { hangUp, setNoDelay } from "./descriptors.ts";
-import type { Sink, Source } from "./framing.ts";
-import { KernelConnection } from "./kernel.ts";
-import {
-  BACKLOG,
-  bindSocket,
-  type BoundSocket,
-  libcSockets,
-  requireSockets,
-} from "./libc/socket.ts";
+import type { Sink, Source, Timestamps } from "./framing.ts";
+import { KernelConnection, KernelPort } from "./kernel.ts";
+import { bindSocket, type BoundSocket, libcSockets, requireSockets } from "./libc/socket.ts";
 import {
   authorityError,
   type Certificate,
@@ -27,6 +21,7 @@ import {
   refuseEncrypted,
   type TlsOptions,
 } from "./tls.ts";
+import { dns } from "./node.ts";
 import { type DatagramNetwork, systemDatagrams } from "./udp.ts";
 
 /** A stream of bytes in both directions. */
@@ -103,7 +98,7 @@ export interface Network extends DatagramNetwork {
    */
   listen(address: SocketAddress, certificate?: Certificate): Listener;
   /**
-   * Binds a socket that the kernel stamps, for a worker: `null` where that cannot be.
+   * Opens a server's socket that the kernel stamps: `null` where that cannot be.
    *
    * @throws if the address cannot be had.
    */
@@ -114,10 +109,10 @@ export interface Network extends DatagramNetwork {
 export const systemNetwork: Network = {
   ...systemDatagrams,
   async resolve(hostname, family) {
-    const found = await lookup(hostname, { all: true, ...family === undefined ? {} : { family } });
-    // An address that is given as such comes back whatever the family.
-    return found.filter((each) => family === undefined || each.family === family)
-      .map(({ address }) => address);
+    const known = ipVersion(hostname);
+    if (known !== 0) return family === undefined || family === known ? [hostname] : [];
+    const how = { all: true, ...family === undefined ? {} : { family } } as const;
+    return (await dns().lookup(hostname, how)).map(({ address }) => address);
   },
   async connect(address, signal) {
     const stream = await Deno.connect({ ...address, signal });
@@ -130,22 +125,67 @@ export const systemNetwork: Network = {
   },
   bind(transport, address) {
     const libc = libcSockets();
-    return libc && bindSocket(libc, transport, address);
+    if (libc === null) return null;
+    const socket = transport === "tcp"
+      ? Deno.listen({ ...address, ...WITH_BACKLOG })
+      : Deno.listenDatagram({ ...address, transport });
+    return bindSocket(libc, socket, zoneOf(address));
   },
 };
 
-/** The system's network, with streams that the kernel stamps: those without TLS. */
-export function kernelNetwork(clock: Clock): Network {
-  const libc = requireSockets();
+/**
+ * Who is to stamp, with a clock: the kernel's stamps are the machine's time, and of use with no other.
+ *
+ * @throws {TypeError} if it is to be the kernel, and the clock is another.
+ */
+export function stampers(wanted: Timestamps = "auto", clock: Clock): Timestamps {
+  if (isSystemClock(clock)) return wanted;
+  if (wanted !== "kernel") return "user";
+  throw new TypeError("cannot have the kernel's timestamps with another clock than the machine's");
+}
+
+/**
+ * The system's network, for a client. What comes over TLS the program stamps always.
+ *
+ * @throws {Error} a sentence, if the kernel is to stamp and cannot be asked to.
+ */
+export function clientNetwork(timestamps: Timestamps, clock: Clock): Network {
+  const libc = timestamps === "kernel"
+    ? requireSockets()
+    : timestamps === "auto"
+    ? libcSockets()
+    : null;
+  if (libc === null) return systemNetwork;
+  const refuse = () => {
+    if (timestamps === "kernel") throw new Error(`the kernel does not stamp what comes from there`);
+  };
   return {
     ...systemNetwork,
-    connect(address, signal, secure = false) {
-      return secure
-        ? systemNetwork.connect(address, signal, secure)
-        : KernelConnection.open(libc, address, clock, signal);
+    async connect(address, signal, secure = false) {
+      const stream = await Deno.connect({ ...address, signal });
+      setNoDelayOf(stream);
+      const zone = zoneOf(address);
+      const stamped = secure ? null : KernelConnection.of(libc, stream, clock, zone);
+      if (stamped !== null) return stamped;
+      const connection = new SystemConnection(stream, awaitingReply, zone);
+      try {
+        if (!secure) refuse();
+        return connection;
+      } catch (error) {
+        connection.close();
+        throw error;
+      }
+    },
+    openDatagrams(server) {
+      const stamped = KernelPort.open(libc, server, clock);
+      if (stamped === null) refuse();
+      return stamped ?? systemNetwork.openDatagrams(server, clock);
     },
   };
 }
+
+/** Connections that may wait to be accepted. */
+const BACKLOG = 4096;
 
 /** Deno knows this option, its types do not. */
 const WITH_BACKLOG: object = { tcpBacklog: BACKLOG };
@@ -238,6 +278,14 @@ function asEnd(error: unknown): null {
   throw error;
 }
 
+function setNoDelayOf(stream: Deno.TcpConn): void {
+  try {
+    stream.setNoDelay();
+  } catch {
+    // It is broken already, as the first read will say.
+  }
+}
+
 class SystemConnection implements Connection {
   readonly remote: SocketAddress;
   readonly #busyPoll: BusyPoll;
@@ -253,12 +301,8 @@ class SystemConnection implements Connection {
     this.#stream = stream;
     this.#handshaking = "handshake" in stream;
     this.#busyPoll = busyPoll;
-    try {
-      // Deno has no such option for a server's connection with TLS.
-      if ("setNoDelay" in stream) stream.setNoDelay();
-    } catch {
-      // It is broken already, as the first read will say.
-    }
+    // Deno has no such option for a server's connection with TLS.
+    if ("setNoDelay" in stream) setNoDelayOf(stream);
   }
 
   async startTls({ hostname, ca }: TlsOptions): Promise<void> {

@@ -8,8 +8,6 @@ import type { Clock, Timers } from "../clock/clock.ts";
 import { OFFSET, PACKET_SIZE } from "../ntp/packet.ts";
 import { canonical, type SocketAddress } from "./address.ts";
 import type { Stamper, Stamps } from "./framing.ts";
-import { KernelPort } from "./kernel.ts";
-import { libcSockets } from "./libc/socket.ts";
 
 /** A server's end, stamped by the program. */
 export interface DatagramListener {
@@ -111,10 +109,15 @@ export const systemDatagrams: DatagramNetwork = {
     };
   },
   openDatagrams(server, clock) {
-    const libc = libcSockets();
-    return libc === null ? new UserPort(server, clock) : new KernelPort(libc, server, clock);
+    return new UserPort(server, clock);
   },
 };
+
+/** Opens a socket with a port of its own, of the family of who is to be asked. */
+export function openSocket({ hostname }: SocketAddress): Deno.DatagramConn {
+  const any = hostname.includes(":") ? "::" : "0.0.0.0";
+  return Deno.listenDatagram({ hostname: any, port: 0, transport: "udp" });
+}
 
 class UserPort implements DatagramPort {
   readonly #server: Deno.NetAddr;
@@ -122,8 +125,7 @@ class UserPort implements DatagramPort {
   readonly #clock: Clock;
 
   constructor(server: SocketAddress, clock: Clock) {
-    const any = server.hostname.includes(":") ? "::" : "0.0.0.0";
-    this.#socket = Deno.listenDatagram({ hostname: any, port: 0, transport: "udp" });
+    this.#socket = openSocket(server);
     this.#server = { ...server, transport: "udp" };
     this.#clock = clock;
   }

@@ -4,7 +4,8 @@
  * @module
  */
 
-import { BlockList, isIP } from "node:net";
+import { ipVersion } from "../net/address.ts";
+import { net } from "../net/node.ts";
 import { SECOND } from "../ntp/timestamp.ts";
 
 /** Why a client is not answered, or no longer. */
@@ -308,7 +309,7 @@ export function parsePrefix(text: string): Prefix {
   // Clients with mapped addresses are taken for what they are, and so are prefixes of such.
   const mapped = unmapped(written) !== written && (length === undefined || Number(length) >= 96);
   const network = mapped ? unmapped(written) : written;
-  const version = written.includes("%") ? 0 : isIP(network);
+  const version = written.includes("%") ? 0 : ipVersion(network);
   const most = version === 4 ? 32 : 128;
   const bits = length === undefined ? most : Number(length) - (mapped ? 96 : 0);
   if (version === 0 || bits > most) {
@@ -316,11 +317,11 @@ export function parsePrefix(text: string): Prefix {
       `cannot use "${text}" as a prefix: expected an address and a length, such as 192.0.2.0/24 or 2001:db8::/32`,
     );
   }
-  const list = new BlockList();
+  const list = new (net().BlockList)();
   list.addSubnet(network, bits, version === 4 ? "ipv4" : "ipv6");
   // A list of IPv6 matches mapped IPv4 addresses too, and the other way round.
   const matches = (address: string) =>
-    isIP(address) === version && list.check(address, version === 4 ? "ipv4" : "ipv6");
+    ipVersion(address) === version && list.check(address, version === 4 ? "ipv4" : "ipv6");
   return { bits, matches };
 }
 

@@ -7,8 +7,6 @@
  * @module
  */
 
-import { setImmediate } from "node:timers";
-
 /** Connections that may begin a read in one turn: a quarter of Deno's budget of 128. */
 const PER_TURN = 32;
 

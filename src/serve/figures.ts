@@ -1,5 +1,5 @@
 /**
- * What is counted. A worker and the server that started it share the numbers
+ * What is counted. The status page's thread and the server share the numbers
  * themselves, so that counting is no more than adding.
  *
  * @module

@@ -13,6 +13,8 @@ export type ServerEvent =
     readonly event: "listening";
     readonly transport: "tcp" | "tls" | "udp" | "http";
     readonly address: string;
+    /** Who says when requests come: the kernel, or the program. Not of `http`. */
+    readonly timestamps?: "kernel" | "user";
   }
   /** `transport` is there if it was by datagram. */
   | {
@@ -21,19 +23,12 @@ export type ServerEvent =
     readonly reason: Refusal;
     readonly count: number;
   }
-  /**
-   * Who says when requests come: told where it is not as usual. That is the program for TCP and
-   * TLS, the kernel for UDP.
-   */
-  | {
-    readonly event: "timestamps";
-    readonly transport: Carrier;
-    readonly timestamps: "kernel" | "user";
-  }
   /** The kernel did not say when some requests came: the program did. */
   | { readonly event: "unstamped"; readonly transport: Carrier; readonly count: number }
-  /** A thread has died, and another takes its place. `thread` is there if it is the status page's. */
-  | { readonly event: "worker-failed"; readonly thread?: "status"; readonly error: string }
+  /** Datagrams are not answered for a second, at the end of which it is tried again. */
+  | { readonly event: "datagrams-failed"; readonly error: string }
+  /** The status page's thread has died, and another takes its place. */
+  | { readonly event: "status-failed"; readonly error: string }
   | { readonly event: "accept-failed"; readonly error: string }
   | { readonly event: "renewed" }
   | {

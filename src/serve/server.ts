@@ -20,8 +20,10 @@ import {
   isLost,
   type Listener,
   type Network,
+  stampers,
   systemNetwork,
 } from "../net/transport.ts";
+import type { Timestamps } from "../net/framing.ts";
 import type { DatagramListener } from "../net/udp.ts";
 import { Admission, type Client, type Limits } from "./admission.ts";
 import { type Context, Conversation } from "./conversation.ts";
@@ -30,7 +32,7 @@ import { Figures, type Refusal, REFUSALS, sum } from "./figures.ts";
 import { type Bound, listen } from "./listen.ts";
 import { Notices, type ServerEvent } from "./notices.ts";
 import { announcement } from "./respond.ts";
-import { EventLoopService, type Service, WorkerService } from "./service.ts";
+import { EventLoopService, KernelService, type Service } from "./service.ts";
 import { StatusService } from "./status/status.ts";
 import { GRACE } from "./stillness.ts";
 
@@ -41,17 +43,17 @@ export interface ServeOptions extends Limits {
   /** TCP port; 0 picks a free one. Default 10085. */
   port?: number | undefined;
   /**
-   * UDP port on which NTP clients are answered; 0 picks a free one. Where the kernel does not stamp
-   * (no Linux, or libc may not be loaded), Deno wants `"unstable": ["net"]` for it. Default: none.
+   * UDP port on which NTP clients are answered; 0 picks a free one. Deno wants
+   * `"unstable": ["net"]` for it. Default: none.
    */
   udpPort?: number | undefined;
   /** Answer only over TLS, and show this certificate. Deno wants `"unstable": ["net"]` for it. */
   tls?: Certificate | undefined;
   /**
-   * On Linux: read TCP through libc, in a thread, where the kernel says when a request came. Not
-   * with TLS. Default: no.
+   * Who says when requests came: the kernel can on Linux, where libc may be loaded, but not over TLS.
+   * Default `auto`: the kernel where it can and the clock is the machine's, else the program.
    */
-  kernelTimestamps?: boolean | undefined;
+  timestamps?: Timestamps | undefined;
   /**
    * Where the status page, `/metrics` and `/healthz` are served over HTTP; port 0 picks one.
    * Default: nowhere. It is a thread of its own, and costs some memory.
@@ -68,10 +70,7 @@ export interface ServeOptions extends Limits {
   idleTimeout?: number | undefined;
   /** Told of everything worth a line in a log. */
   onEvent?: ((event: ServerEvent) => void) | undefined;
-  /**
-   * The clock whose time is told. Default: the machine's. Sockets that {@linkcode Network.bind}
-   * gives have a thread of their own, which always tells the machine's.
-   */
+  /** The clock whose time is told. Default: the machine's, which is the kernel's too. */
   clock?: Clock | undefined;
   /** Where clients come from. Default: the machine's network. */
   network?: Network | undefined;
@@ -79,7 +78,7 @@ export interface ServeOptions extends Limits {
   timers?: Timers | undefined;
   /**
    * From 0 to less than 1: which of too many datagrams are answered all the same. Default:
-   * `Math.random`, and always so in a thread of its own.
+   * `Math.random`.
    */
   random?: (() => number) | undefined;
 }
@@ -166,21 +165,23 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   const clock = options.clock ?? systemClock();
   const network = options.network ?? systemNetwork;
   const timers = options.timers ?? systemTimers;
-  const { hosts = [], port = DEFAULT_PORT, udpPort, tls, kernelTimestamps = false } = options;
-  if (kernelTimestamps) {
-    if (tls !== undefined) {
+  const { hosts = [], port = DEFAULT_PORT, udpPort, tls } = options;
+  const timestamps = stampers(options.timestamps, clock);
+  if (timestamps === "kernel") {
+    if (tls !== undefined && udpPort === undefined) {
       throw new TypeError("cannot serve: the kernel's timestamps cannot be had with TLS");
     }
     requireSockets();
   }
+  const bind = (transport: "tcp" | "udp", address: SocketAddress) => {
+    if (timestamps === "user" || transport === "tcp" && tls !== undefined) return null;
+    const socket = network.bind(transport, address);
+    if (socket !== null || timestamps === "auto") return socket;
+    throw new Error("the kernel does not stamp what comes there; do without --timestamps kernel");
+  };
   const tcp = await listen<Listener | BoundSocket>(
     network,
-    (address) => {
-      if (!kernelTimestamps) return network.listen(address, tls);
-      const socket = network.bind("tcp", address);
-      if (socket === null) throw new Error("the network has no sockets that the kernel stamps");
-      return socket;
-    },
+    (address) => bind("tcp", address) ?? network.listen(address, tls),
     hosts,
     port,
     "--port",
@@ -190,7 +191,7 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
     if (udpPort !== undefined) {
       udp = await listen<DatagramListener | BoundSocket>(
         network,
-        (address) => network.bind("udp", address) ?? network.listenDatagrams(address),
+        (address) => bind("udp", address) ?? network.listenDatagrams(address),
         hosts,
         udpPort,
         "--udp-port",
@@ -200,15 +201,21 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
     for (const listener of tcp) listener.close();
     throw error;
   }
-  const all = [...tcp, ...udp];
-  const sockets = all.filter((bound) => "fd" in bound);
+  const sockets = [...tcp, ...udp].filter((bound) => "fd" in bound);
   const datagrams = udp.filter((bound) => "receive" in bound);
   const onFailure = (error: string): void => server.failed(error);
   const how = { stratum, idleTimeout };
-  const services: Service[] = [
-    ...sockets.length > 0 ? [new WorkerService(sockets, how, options, timers, onFailure)] : [],
-    ...datagrams.map((listener) => new EventLoopService(listener, admission, clock)),
-  ];
+  const services: Service[] = datagrams.map((listener) =>
+    new EventLoopService(listener, admission, clock)
+  );
+  try {
+    if (sockets.length > 0) {
+      services.push(new KernelService(sockets, how, admission, clock, timers, onFailure));
+    }
+  } catch (error) {
+    for (const bound of [...tcp, ...udp]) bound.close();
+    throw error;
+  }
   const listeners = tcp.filter((bound) => "accept" in bound);
   const stream = tls === undefined ? "tcp" : "tls";
   const places = [...tcp.map(placeOf(stream)), ...udp.map(placeOf("udp"))];
@@ -216,7 +223,8 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   try {
     if (http !== undefined) await server.show(http, httpHosts);
   } catch (error) {
-    for (const bound of all) bound.close();
+    for (const listener of listeners) listener.close();
+    for (const service of services) await service.stop();
     throw error;
   }
   server.start();
@@ -304,7 +312,7 @@ class NtpServer implements Server {
     const order = {
       address,
       names,
-      transports: [...new Set(this.#places.map(({ transport }) => transport))],
+      transports: this.#places.map(({ transport, stamped }) => ({ transport, stamped })),
       addresses: this.#places.map((place) => `${place.transport} ${formatAddress(place.address)}`),
       stratum: this.#stratum,
       started: { monotonic: this.#clock.monotonic(), realtime: this.#clock.realtime() },
@@ -314,7 +322,7 @@ class NtpServer implements Server {
     this.#status = await StatusService.start(
       order,
       this.#timers,
-      (error) => this.#notices.tell({ event: "worker-failed", thread: "status", error }),
+      (error) => this.#notices.tell({ event: "status-failed", error }),
     );
   }
 
@@ -330,15 +338,14 @@ class NtpServer implements Server {
       this.#accept(listener).finally(() => this.#end());
     }
     if (this.#running === 0) this.#ended.resolve();
-    const pages = this.httpAddresses.map((address) => ({ transport: "http" as const, address }));
-    for (const { transport, address } of [...this.#places, ...pages]) {
-      this.#notices.tell({ event: "listening", transport, address: formatAddress(address) });
+    for (const { transport, address, stamped } of this.#places) {
+      const timestamps = stamped ? "kernel" : "user";
+      const where = { transport, address: formatAddress(address) };
+      this.#notices.tell({ event: "listening", ...where, timestamps });
     }
-    if (this.#places.some(({ transport, stamped }) => transport === "tcp" && stamped)) {
-      this.#notices.tell({ event: "timestamps", transport: "tcp", timestamps: "kernel" });
-    }
-    if (this.#places.some(({ transport, stamped }) => transport === "udp" && !stamped)) {
-      this.#notices.tell({ event: "timestamps", transport: "udp", timestamps: "user" });
+    for (const address of this.httpAddresses) {
+      const where = { transport: "http", address: formatAddress(address) } as const;
+      this.#notices.tell({ event: "listening", ...where });
     }
   }
 
@@ -391,10 +398,10 @@ class NtpServer implements Server {
     this.#notices.tell({ event: "stopped", connections, replies });
   }
 
-  /** Tells that a thread has failed that answers. */
+  /** Tells why datagrams cannot be answered for a while. */
   failed(error: string): void {
-    this.#status?.tell(this.#trouble = `the thread that answers has failed: ${error}`);
-    this.#notices.tell({ event: "worker-failed", error });
+    this.#status?.tell(this.#trouble = `datagrams cannot be answered: ${error}`);
+    this.#notices.tell({ event: "datagrams-failed", error });
   }
 
   #end(): void {
@@ -414,7 +421,7 @@ class NtpServer implements Server {
     this.#count();
     this.#notices.tick();
     this.#status?.tell(this.#trouble);
-    // What is still so will be found to be so again, but for a thread: it is awaited.
+    // What is still so will be found to be so again, but for a service that waits to go on.
     if (this.#services.every(({ running }) => running)) this.#trouble = null;
     this.#cancelTick = this.#timers.after(TICK, () => this.#tick());
   }

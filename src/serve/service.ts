@@ -1,20 +1,24 @@
 /**
- * What answers beside Deno's own connections: a worker whose sockets the
- * kernel stamps, and where that cannot be, datagrams from the event loop.
+ * What answers beside Deno's own connections: sockets that the kernel stamps,
+ * and where that cannot be, datagrams from the event loop.
  *
  * @module
  */
 
 import type { Clock, Timers } from "../clock/clock.ts";
-import type { BoundSocket } from "../net/libc/socket.ts";
+import { DatagramBatch } from "../net/libc/datagrams.ts";
+import { Epoll } from "../net/libc/epoll.ts";
+import { type BoundSocket, libcSockets, socketError } from "../net/libc/socket.ts";
+import { LinuxStreams } from "../net/libc/streams.ts";
+import { EEXIST } from "../net/libc/structures.ts";
+import { errorText } from "../net/transport.ts";
 import type { DatagramListener } from "../net/udp.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
-import type { Admission, Limits } from "./admission.ts";
+import type { Admission } from "./admission.ts";
 import { answerDatagram } from "./answer.ts";
 import { Figures } from "./figures.ts";
 import { stampTransmit } from "./respond.ts";
-import type { StreamOptions } from "./streams.ts";
-import { Thread } from "./thread.ts";
+import { type StreamOptions, StreamServer } from "./streams.ts";
 
 /** Answers by itself, and counts. */
 export interface Service {
@@ -28,66 +32,196 @@ export interface Service {
   stop(): Promise<void>;
 }
 
-/** What a worker is told when it starts. */
-export interface WorkerOrder extends StreamOptions {
-  readonly sockets: readonly { readonly transport: "tcp" | "udp"; readonly fd: number }[];
-  readonly limits: Limits;
-  readonly shared: SharedArrayBuffer;
-}
+/** Milliseconds that it waits for a request before it looks around. */
+const PATIENCE = 100;
 
-/** A worker in the kernel, for all sockets. It looks at the clock by itself. */
-export class WorkerService implements Service {
+/** Nanoseconds for which it is ready at once for the next request: about what a client takes until then. */
+const ALERT = 60_000n;
+
+/** Nanoseconds after which everything else has its turn. */
+const STINT = 4_000_000n;
+
+/** Seconds for which a socket that is broken is left alone. */
+const ERROR_PAUSE = 1;
+
+/** All sockets that the kernel stamps, in one loop that waits in the kernel. */
+export class KernelService implements Service {
   readonly figures = new Figures();
-  readonly #order: WorkerOrder;
+  /** Does it answer at present? */
+  running = false;
   readonly #sockets: readonly BoundSocket[];
-  readonly #thread: Thread;
-  readonly #stopped = Promise.withResolvers<void>();
+  readonly #clock: Clock;
+  readonly #timers: Timers;
+  readonly #admission: Admission;
+  readonly #onFailure: (error: string) => void;
+  readonly #epoll: Epoll;
+  readonly #streams: StreamServer;
+  readonly #batches = new Map<number, DatagramBatch>();
+  /** Broken sockets, and what keeps them from being tried again. */
+  readonly #resting = new Map<number, () => void>();
+  #ended: Promise<void> | null = null;
 
-  /** @param onFailure Told why a worker has died, before another takes its place. */
+  /**
+   * @param onFailure Told why datagrams cannot be answered for a while.
+   * @throws {Error} if the sockets cannot be waited for.
+   */
   constructor(
     sockets: readonly BoundSocket[],
-    { stratum, idleTimeout }: StreamOptions,
-    limits: Limits,
+    options: StreamOptions,
+    admission: Admission,
+    clock: Clock,
     timers: Timers,
     onFailure: (error: string) => void,
   ) {
     this.#sockets = sockets;
-    const { allow, deny, maxClients, maxClientsPerAddress, rate } = limits;
-    this.#order = {
-      sockets: sockets.map(({ transport, fd }) => ({ transport, fd })),
-      stratum,
-      idleTimeout,
-      limits: { allow, deny, maxClients, maxClientsPerAddress, rate },
-      shared: this.figures.shared,
-    };
-    const thread = this.#thread = new Thread({
-      module: new URL("./worker.ts", import.meta.url),
-      onMessage: (failure) => failure === null ? this.#end() : thread.failed(failure as string),
-      onFailure: (error) => this.figures.stopping ? this.#end() : onFailure(error),
-    }, timers);
+    this.#clock = clock;
+    this.#timers = timers;
+    this.#admission = admission;
+    this.#onFailure = onFailure;
+    const libc = libcSockets()!;
+    this.#epoll = new Epoll(libc);
+    const streams = new LinuxStreams(libc, this.#epoll);
+    this.#streams = new StreamServer(streams, admission, clock, this.figures, options);
+    try {
+      for (const { transport, fd } of sockets) {
+        if (transport === "tcp") this.#streams.listen(fd);
+        else {
+          this.#batches.set(fd, new DatagramBatch(libc, fd, PACKET_SIZE));
+          this.#attend(fd);
+        }
+      }
+    } catch (error) {
+      this.#epoll.close();
+      throw error;
+    }
+  }
+
+  /** Waits for datagrams. */
+  #attend(fd: number): void {
+    const error = this.#epoll.add(fd);
+    // It may be waited for still.
+    if (error !== 0 && error !== EEXIST) throw socketError(libcSockets()!, error);
   }
 
   start(): void {
-    this.#thread.start(this.#order);
-  }
-
-  get running(): boolean {
-    return this.#thread.running;
+    this.#ended = this.#run();
   }
 
   announce(): void {}
 
-  stop(): Promise<void> {
+  async stop(): Promise<void> {
     this.figures.stop();
-    for (const socket of this.#sockets) if (socket.transport === "tcp") socket.shut();
-    if (!this.#thread.running) this.#end();
-    return this.#stopped.promise;
+    this.#streams.turn();
+    for (const socket of this.#sockets) if (socket.transport === "tcp") socket.close();
+    if (this.#ended === null) this.#close();
+    await this.#ended;
   }
 
-  #end(): void {
-    this.#thread.end();
-    for (const socket of this.#sockets) socket.close();
-    this.#stopped.resolve();
+  async #run(): Promise<void> {
+    this.running = true;
+    try {
+      for (let count = 0; !this.#streams.turn();) {
+        if (count === 0) count = await this.#epoll.waitAside(PATIENCE);
+        if (count > 0) count = await this.#answerBusily(count);
+      }
+    } catch (error) {
+      this.#onFailure(errorText(error));
+    } finally {
+      this.running = false;
+      this.#close();
+    }
+  }
+
+  #close(): void {
+    for (const cancel of this.#resting.values()) cancel();
+    this.#streams.close();
+    for (const socket of this.#sockets) if (socket.transport === "udp") socket.close();
+    this.#epoll.close();
+  }
+
+  /**
+   * Answers for as long as there are requests, and waits a little for more: a client that has its
+   * reply may soon ask again. After a while everything else has its turn.
+   *
+   * @returns How many sockets are ready.
+   */
+  async #answerBusily(count: number): Promise<number> {
+    const clock = this.#clock;
+    const start = clock.monotonic();
+    for (let asked = start; asked - start < STINT;) {
+      this.#answer(count);
+      asked = clock.monotonic();
+      do count = this.#epoll.wait(0); while (count === 0 && clock.monotonic() - asked < ALERT);
+      if (count === 0) return 0;
+    }
+    // Deno looks for what else has come only when it has something to wait for.
+    return await this.#epoll.waitAside(0);
+  }
+
+  #answer(count: number): void {
+    for (let i = 0; i < count; i++) {
+      const fd = this.#epoll.ready(i);
+      const batch = this.#batches.get(fd);
+      if (batch === undefined) this.#streams.onReady(fd);
+      else this.#tryAnswering(fd, batch);
+    }
+  }
+
+  /** A socket that is broken is left alone for a while: the others are answered. */
+  #tryAnswering(fd: number, batch: DatagramBatch): void {
+    if (this.#resting.has(fd)) return;
+    try {
+      this.#answerBatch(batch);
+    } catch (error) {
+      this.running = false;
+      this.#epoll.remove(fd);
+      this.#rest(fd, errorText(error));
+    }
+  }
+
+  #rest(fd: number, why: string): void {
+    this.#onFailure(why);
+    const cancel = this.#timers.after(ERROR_PAUSE, () => {
+      this.#resting.delete(fd);
+      try {
+        this.#attend(fd);
+        this.running = this.#resting.size === 0;
+      } catch (error) {
+        this.#rest(fd, errorText(error));
+      }
+    });
+    this.#resting.set(fd, cancel);
+  }
+
+  /** Answers datagrams, as many as are there up to a batch. */
+  #answerBatch(batch: DatagramBatch): void {
+    const { figures } = this;
+    const count = batch.receive();
+    const answered: bigint[] = [];
+    const now = this.#clock.realtime();
+    for (let i = 0; i < count; i++) {
+      let arrived = batch.arrived(i);
+      if (arrived === 0n) {
+        arrived = now;
+        figures.unstamped("udp");
+      }
+      const refusal = answerDatagram(
+        this.#admission,
+        batch.sender(i),
+        batch.requests[i]!,
+        batch.length(i),
+        this.#streams.announced,
+        arrived,
+        () => batch.reply(i),
+      );
+      if (refusal === null) answered.push(arrived);
+      else figures.refuse("udp", refusal);
+    }
+    if (batch.ready === 0) return;
+    const transmit = this.#clock.realtime();
+    for (let i = 0; i < batch.ready; i++) stampTransmit(batch.replies[i]!, transmit);
+    batch.send();
+    for (const arrived of answered) figures.reply("udp", transmit - arrived);
   }
 }
 

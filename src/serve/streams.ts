@@ -1,5 +1,5 @@
 /**
- * Connections that a worker waits for with all others at once. What is done
+ * Connections that are waited for all at once, in the kernel. What is done
  * with a request is as in `conversation.ts`; how it comes is not.
  *
  * @module
@@ -28,7 +28,7 @@ const ACCEPT_PAUSE = nanoseconds(0.1);
 
 /**
  * What one descriptor is used for: a connection, and when that is over, another. Nothing is left
- * for the garbage collector, which seldom finds time in a thread that waits in the kernel.
+ * for the garbage collector, which seldom finds time in a loop that waits in the kernel.
  */
 class Stream extends Watched {
   /** Whose connection it is; `null` if it is none. */

@@ -7,7 +7,8 @@
 import { type Clock, stepped, tie, type Timers } from "../clock/clock.ts";
 import { systemClock, systemTimers } from "../clock/system_clock.ts";
 import { parseServerAddress, type ServerAddress, type TransportName } from "../net/address.ts";
-import { kernelNetwork, type Network, systemNetwork } from "../net/transport.ts";
+import type { Timestamps } from "../net/framing.ts";
+import { clientNetwork, type Network, stampers } from "../net/transport.ts";
 import {
   type Environment,
   type Failure,
@@ -39,10 +40,10 @@ export interface SyncOptions {
    */
   ca?: string | undefined;
   /**
-   * On Linux: have the kernel say when replies came over TCP too, as it does over UDP; over TLS it
-   * cannot. Default: no.
+   * Who says when replies came: the kernel can on Linux, where libc may be loaded, but not over TLS.
+   * Default `auto`: the kernel where it can and the clock is the machine's, else the program.
    */
-  kernelTimestamps?: boolean | undefined;
+  timestamps?: Timestamps | undefined;
   /** Ends it early. */
   signal?: AbortSignal | undefined;
   /** Told after each exchange how many of all are done. */
@@ -130,8 +131,7 @@ export class Poller {
     const clock = options.clock ?? systemClock();
     this.environment = {
       clock,
-      network: options.network ??
-        (options.kernelTimestamps ? kernelNetwork(clock) : systemNetwork),
+      network: options.network ?? clientNetwork(stampers(options.timestamps, clock), clock),
       timers: options.timers ?? systemTimers,
       nonce: options.nonce ?? (() => crypto.getRandomValues(new BigUint64Array(1))[0]!),
     };

@@ -18,7 +18,7 @@ import {
   Receiver,
   sendNow,
 } from "./message.ts";
-import { encodeAddress, errno, type Libc, openSocket, socketError } from "./socket.ts";
+import { check, encodeAddress, errno, keepStamping, type Libc, socketError } from "./socket.ts";
 import * as c from "./structures.ts";
 
 /** Never waits, and says how long each really is. */
@@ -183,16 +183,19 @@ export class DatagramSocket {
   readonly #fd: number;
   readonly #receiver: Receiver;
 
-  /** @throws {Error} if the address cannot be reached from here. */
-  constructor(libc: Libc, address: SocketAddress) {
+  /**
+   * Deno cannot connect a socket for datagrams, and only a connected one hears that nobody listens,
+   * and nobody but its server.
+   *
+   * @param fd Of a socket of Deno's that is stamped, and not to be read from any more.
+   * @throws {Error} if the address cannot be reached from here.
+   */
+  constructor(libc: Libc, fd: number, address: SocketAddress) {
     this.#libc = libc;
+    this.#fd = fd;
+    keepStamping(libc);
     const name = encodeAddress(libc, address);
-    this.#fd = openSocket(libc, address, c.SOCK_DGRAM);
-    if (libc.connect(this.#fd, name, name.length) < 0) {
-      const error = socketError(libc, errno(libc));
-      this.close();
-      throw error;
-    }
+    check(libc, libc.connect(fd, name, name.length));
     this.#receiver = new Receiver(libc);
   }
 
@@ -215,9 +218,5 @@ export class DatagramSocket {
     if (length < 0) throw socketError(this.#libc, -length);
     into.set(bytes.subarray(0, Math.min(length, into.length)));
     return { length, arrived: this.#receiver.arrived() };
-  }
-
-  close(): void {
-    this.#libc.close(this.#fd);
   }
 }

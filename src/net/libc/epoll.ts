@@ -58,6 +58,15 @@ export class Epoll {
     throw socketError(this.#libc, number);
   }
 
+  /**
+   * The same, while the event loop goes on; nothing else may be done with it meanwhile but to add,
+   * change and remove sockets.
+   */
+  async waitAside(milliseconds: number): Promise<number> {
+    const count = await this.#libc.epoll_wait_aside(this.#fd, this.#events, EVENTS, milliseconds);
+    return count >= 0 ? count : this.wait(0); // Whose error can be told: that was another thread's.
+  }
+
   /** The descriptor of one that is ready. */
   ready(i: number): number {
     return this.#view.getInt32(i * c.epoll_event.size + c.epoll_event.data, true);

@@ -1,23 +1,22 @@
 /**
- * Sockets of Linux, through libc: what Deno's cannot do is say when the kernel
- * received something, and answer a datagram from the address that was asked.
+ * What libc does with sockets that Deno has opened: the kernel says when
+ * something came, and a datagram is answered from the address that was asked.
+ * Whatever is not done here (looking up, opening, listening, connecting,
+ * closing) is Deno's, and so are the errors and permissions of it.
  *
  * @module
  */
 
-import { openLibc } from "../../clock/libc.ts";
+import { type Library, openLibc } from "../../clock/libc.ts";
 import { canonical, type SocketAddress } from "../address.ts";
+import { descriptorOf } from "../descriptors.ts";
 import * as c from "./structures.ts";
 
 const SYMBOLS = {
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
-  bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
-  getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
-  listen: { parameters: ["i32", "i32"], result: "i32" },
   accept4: { parameters: ["i32", "buffer", "buffer", "i32"], result: "i32" },
-  shutdown: { parameters: ["i32", "i32"], result: "i32" },
   // Their results are ssize_t, of which 32 bits hold all that can come here.
   send: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
   recv: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
@@ -27,6 +26,13 @@ const SYMBOLS = {
   epoll_create1: { parameters: ["i32"], result: "i32" },
   epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
   epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
+  // The same, waiting in a thread of Deno's: the event loop goes on meanwhile.
+  epoll_wait_aside: {
+    name: "epoll_wait",
+    parameters: ["i32", "buffer", "i32", "i32"],
+    result: "i32",
+    nonblocking: true,
+  },
   close: { parameters: ["i32"], result: "i32" },
   if_nametoindex: { parameters: ["buffer"], result: "u32" },
   __errno_location: { parameters: [], result: "usize" },
@@ -39,12 +45,16 @@ const SYMBOLS = {
 /** The functions of libc that are used here. */
 export type Libc = Deno.StaticForeignLibraryInterface<typeof SYMBOLS>;
 
-let library: Deno.DynamicLibrary<typeof SYMBOLS> | null | undefined;
+let library: Library<typeof SYMBOLS> | null | undefined;
 
 /** Linux's sockets, if libc may be loaded; opened at the first call. */
 export function libcSockets(): Libc | null {
   if (Deno.build.os !== "linux") return null;
-  library ??= openLibc(SYMBOLS);
+  if (library === undefined) {
+    library = openLibc(SYMBOLS);
+    // Made now: to make them later could be a call that changes the error.
+    if (library !== null) errno(library.symbols);
+  }
   return library?.symbols ?? null;
 }
 
@@ -55,10 +65,9 @@ export function requireSockets(): Libc {
   const why = Deno.build.os === "linux"
     ? "libc is not at any of the paths that may be loaded (--allow-ffi)"
     : `only Linux has them, and this is ${Deno.build.os}`;
-  throw new Error(`cannot have the kernel's timestamps: ${why}; do without --kernel-timestamps`);
+  throw new Error(`cannot have the kernel's timestamps: ${why}; do without --timestamps kernel`);
 }
 
-/** Made before: making it could be a call that changes the error. */
 const lastError = new Int32Array(1);
 
 /** The last call's error. To be asked for at once. */
@@ -78,12 +87,6 @@ export function numberedErrorText(libc: Libc, number: number): string {
 export function socketError(libc: Libc, number: number): Error {
   const text = numberedErrorText(libc, number);
   switch (number) {
-    case c.EADDRINUSE:
-      return new Deno.errors.AddrInUse(text);
-    case c.EACCES:
-      return new Deno.errors.PermissionDenied(text);
-    case c.EADDRNOTAVAIL:
-      return new Deno.errors.AddrNotAvailable(text);
     case c.ECONNREFUSED:
       return new Deno.errors.ConnectionRefused(text);
     case c.ECONNRESET:
@@ -110,43 +113,38 @@ export function setOption(
 }
 
 /**
- * Opens a socket of which the kernel stamps what comes.
+ * Has the kernel stamp what comes by a socket, and by connections of one that listens.
  *
- * @param type `SOCK_STREAM` or `SOCK_DGRAM`, with flags.
+ * @returns Its descriptor; `null` if that was not found, or the kernel does not stamp, as in some
+ * sandboxes.
  */
-export function openSocket(libc: Libc, { hostname }: SocketAddress, type: number): number {
-  const family = hostname.includes(":") ? c.AF_INET6 : c.AF_INET;
-  const fd = check(libc, libc.socket(family, type | c.SOCK_CLOEXEC, 0));
-  try {
-    stamp(libc, fd);
-  } catch (error) {
-    libc.close(fd);
-    throw error;
-  }
-  // The kernel needs a moment to begin with stamping, and ends it with the last such socket.
-  if (!stamping) {
-    stamping = true;
-    stamp(libc, check(libc, libc.socket(c.AF_INET, c.SOCK_DGRAM | c.SOCK_CLOEXEC, 0)));
-  }
+export function stampedDescriptor(libc: Libc, fd: number | null): number | null {
+  const on = new Int32Array([1]);
+  if (fd === null || libc.setsockopt(fd, c.SOL_SOCKET, c.SO_TIMESTAMPNS, on, 4) < 0) return null;
   return fd;
 }
 
 let stamping = false;
 
-function stamp(libc: Libc, fd: number): void {
-  setOption(libc, fd, c.SOL_SOCKET, c.SO_TIMESTAMPNS, 1);
+/**
+ * The kernel needs a moment to begin with stamping, and ends it with the last such socket. Who opens
+ * one after another keeps it at it: by a socket that is never closed, which of Deno's would look
+ * forgotten.
+ */
+export function keepStamping(libc: Libc): void {
+  if (stamping) return;
+  stamping = true;
+  stampedDescriptor(libc, libc.socket(c.AF_INET, c.SOCK_DGRAM | c.SOCK_CLOEXEC, 0));
 }
 
-/** A server's socket. */
+/** A server's socket that the kernel stamps. */
 export interface BoundSocket {
   /** What comes by it: connections, or datagrams. */
   readonly transport: "tcp" | "udp";
-  /** Its descriptor, good in all threads of this process. */
+  /** Its descriptor. */
   readonly fd: number;
   /** Where it listens; a port of 0 has become the one that was picked. */
   readonly address: SocketAddress;
-  /** Takes no more connections; whoever waits for some is woken. */
-  shut(): void;
   /** Gives it back. Nobody may use its descriptor any more. */
   close(): void;
 }
@@ -154,65 +152,34 @@ export interface BoundSocket {
 /** Bytes that may wait to be read, if the kernel grants so many. */
 const RECEIVE_BUFFER = 1 << 20;
 
-/** Connections that may wait to be accepted. */
-export const BACKLOG = 4096;
-
 /**
- * Binds a server's socket, of which the kernel says when something came; of a
- * datagram also to which address.
+ * Has the kernel stamp what comes by a socket of Deno's, which is not to be read from any more; of
+ * a datagram it also says to which address.
  *
- * @param address An IPv6 wildcard takes IPv4 too.
- * @throws {Deno.errors.AddrInUse | Deno.errors.PermissionDenied | Deno.errors.AddrNotAvailable}
+ * @param zone Of the address, which Deno leaves out.
+ * @returns `null` if it cannot: the socket is closed then.
  */
 export function bindSocket(
   libc: Libc,
-  transport: "tcp" | "udp",
-  address: SocketAddress,
-): BoundSocket {
-  const isTcp = transport === "tcp";
-  const isV6 = address.hostname.includes(":");
-  const type = (isTcp ? c.SOCK_STREAM : c.SOCK_DGRAM) | c.SOCK_NONBLOCK;
-  const fd = openSocket(libc, address, type);
-  try {
-    if (isV6) setOption(libc, fd, c.IPPROTO_IPV6, c.IPV6_V6ONLY, takesIPv4(address) ? 0 : 1);
-    if (isTcp) {
-      // Connections inherit what their listener has: this and the stamps.
-      setOption(libc, fd, c.IPPROTO_TCP, c.TCP_NODELAY, 1);
-      setOption(libc, fd, c.SOL_SOCKET, c.SO_REUSEADDR, 1);
-    } else {
-      if (isV6) setOption(libc, fd, c.IPPROTO_IPV6, c.IPV6_RECVPKTINFO, 1);
-      else setOption(libc, fd, c.IPPROTO_IP, c.IP_PKTINFO, 1);
-      setOption(libc, fd, c.SOL_SOCKET, c.SO_RCVBUF, RECEIVE_BUFFER);
-    }
-    const name = encodeAddress(libc, address);
-    check(libc, libc.bind(fd, name, name.length));
-    if (isTcp) check(libc, libc.listen(fd, BACKLOG));
-    const size = new Uint32Array([name.length]);
-    check(libc, libc.getsockname(fd, name, size));
-    const port = new DataView(name.buffer).getUint16(c.sockaddr_in.sin_port);
-    return {
-      transport,
-      fd,
-      address: { hostname: spelled(address.hostname), port },
-      shut: () => void libc.shutdown(fd, c.SHUT_RDWR),
-      close: () => void libc.close(fd),
-    };
-  } catch (error) {
-    libc.close(fd);
-    throw error;
+  socket: { readonly addr: Deno.Addr; close(): void },
+  zone: string,
+): BoundSocket | null {
+  const { transport, hostname, port } = socket.addr as Deno.NetAddr;
+  const fd = stampedDescriptor(libc, descriptorOf(socket.addr as Deno.NetAddr));
+  if (fd === null) {
+    socket.close();
+    return null;
   }
-}
-
-/** An IPv6 address in its one spelling, with its zone; a mapped one as it is. */
-function spelled(hostname: string): string {
-  if (!hostname.includes(":") || hostname.includes(".")) return hostname;
-  const zone = /%.*$/.exec(hostname)?.[0] ?? "";
-  return canonical(hostname) + zone;
-}
-
-/** Is an IPv6 address the wildcard, or IPv4's as mapped? */
-function takesIPv4({ hostname }: SocketAddress): boolean {
-  return /^::(ffff:[^:]+:[^:]+)?$/.test(canonical(hostname));
+  if (transport === "tcp") {
+    // Connections inherit what their listener has: this and the stamps.
+    setOption(libc, fd, c.IPPROTO_TCP, c.TCP_NODELAY, 1);
+  } else {
+    if (hostname.includes(":")) setOption(libc, fd, c.IPPROTO_IPV6, c.IPV6_RECVPKTINFO, 1);
+    else setOption(libc, fd, c.IPPROTO_IP, c.IP_PKTINFO, 1);
+    setOption(libc, fd, c.SOL_SOCKET, c.SO_RCVBUF, RECEIVE_BUFFER);
+  }
+  const address = { hostname: hostname + zone, port };
+  return { transport, fd, address, close: () => socket.close() };
 }
 
 /**

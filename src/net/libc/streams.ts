@@ -5,10 +5,9 @@
  * @module
  */
 
-import type { SocketAddress } from "../address.ts";
 import type { Epoll } from "./epoll.ts";
 import { Arena, decodeAddress, NAME, NOTHING, Receiver, sendNow } from "./message.ts";
-import { encodeAddress, errno, type Libc, openSocket, setOption, socketError } from "./socket.ts";
+import { errno, type Libc, socketError } from "./socket.ts";
 import * as c from "./structures.ts";
 
 /** Somebody who has connected. */
@@ -143,30 +142,17 @@ export class LinuxStreams implements StreamSockets {
 
 /** A client's stream to one server. Nothing here waits. */
 export class StreamSocket {
+  /** What the clock showed just before bytes were last handed to the kernel. */
+  departed = 0n;
   readonly #libc: Libc;
   readonly #fd: number;
-  readonly #name: Uint8Array<ArrayBuffer>;
   readonly #receiver: Receiver;
 
-  constructor(libc: Libc, address: SocketAddress) {
+  /** @param fd Of a connection of Deno's that is stamped, and not to be read from any more. */
+  constructor(libc: Libc, fd: number) {
     this.#libc = libc;
-    this.#name = encodeAddress(libc, address);
-    this.#fd = openSocket(libc, address, c.SOCK_STREAM | c.SOCK_NONBLOCK);
+    this.#fd = fd;
     this.#receiver = new Receiver(libc);
-    setOption(libc, this.#fd, c.IPPROTO_TCP, c.TCP_NODELAY, 1);
-  }
-
-  /**
-   * Begins to connect, or says how far it is.
-   *
-   * @returns Is it connected?
-   * @throws {Error} if the address cannot be reached.
-   */
-  connect(): boolean {
-    if (this.#libc.connect(this.#fd, this.#name, this.#name.length) === 0) return true;
-    const number = errno(this.#libc);
-    if (number === c.EINPROGRESS || number === c.EALREADY || number === c.EINTR) return false;
-    throw socketError(this.#libc, number);
   }
 
   /**
@@ -188,16 +174,14 @@ export class StreamSocket {
   /**
    * Sends what there is room for.
    *
+   * @param now Read at the very last.
    * @returns How many bytes.
    * @throws {Error} if the connection is broken.
    */
-  send(bytes: Uint8Array<ArrayBuffer>): number {
+  send(bytes: Uint8Array<ArrayBuffer>, now: () => bigint): number {
+    this.departed = now();
     const count = sendNow(this.#libc, this.#fd, bytes);
     if (count < 0 && count !== NOTHING) throw socketError(this.#libc, -count);
     return Math.max(count, 0);
-  }
-
-  close(): void {
-    this.#libc.close(this.#fd);
   }
 }

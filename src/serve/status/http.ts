@@ -6,8 +6,8 @@
  * @module
  */
 
-import { isIP } from "node:net";
 import type { Timers } from "../../clock/clock.ts";
+import { ipVersion } from "../../net/address.ts";
 import {
   encodeResponse,
   HeadReader,
@@ -198,7 +198,7 @@ class Conversation extends Watched {
 
   #respond({ method, path, hosts }: HttpRequest, arrived: bigint): HttpResponse {
     const { names, respond } = this.#context;
-    const unknown = hosts.find((host) => isIP(host) === 0 && !names.has(host));
+    const unknown = hosts.find((host) => ipVersion(host) === 0 && !names.has(host));
     if (unknown === undefined && method === "GET") return respond(path, arrived);
     const refusal = unknown === undefined
       ? { ...failure(405, "only GET is answered"), headers: { allow: "GET" } }

@@ -29,7 +29,11 @@ const STUCK = nanoseconds(5);
 /** What a site is told of the server. */
 export interface SiteOptions {
   /** What it answers by. */
-  readonly transports: readonly ("tcp" | "tls" | "udp")[];
+  readonly transports: readonly {
+    readonly transport: "tcp" | "tls" | "udp";
+    /** Does the kernel say when requests come? */
+    readonly stamped: boolean;
+  }[];
   /** Where it listens, such as `tcp 127.0.0.1:10085`. */
   readonly addresses: readonly string[];
   /** What it announces. Default: by the kernel's own state. */
@@ -179,9 +183,10 @@ export class Site {
   #metrics(): Metric[] {
     const { tcp, udp, connections, open } = sum(this.#figures);
     const { transports, stratum } = this.#options;
-    const stream = transports.includes("tls") ? "tls" : "tcp";
+    const stamped = new Map(transports.map(({ transport, stamped }) => [transport, stamped]));
+    const stream = stamped.has("tls") ? "tls" : "tcp";
     const carriers: [string, CarrierTotals][] = [[stream, tcp]];
-    if (transports.includes("udp")) carriers.push(["udp", udp]);
+    if (stamped.has("udp")) carriers.push(["udp", udp]);
     const each = (figure: (totals: CarrierTotals) => number) =>
       carriers.map(([transport, totals]): Sample => ({
         labels: { transport },
@@ -232,6 +237,15 @@ export class Site {
             value: refusals[reason],
           }))
         ),
+      },
+      {
+        name: "tsync_kernel_timestamps",
+        type: "gauge",
+        help: "Does the kernel say when requests come? If not, the program does.",
+        samples: [...stamped].map(([transport, is]) => ({
+          labels: { transport },
+          value: is ? 1 : 0,
+        })),
       },
       {
         name: "tsync_unstamped_requests_total",
