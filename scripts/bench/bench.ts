@@ -1,9 +1,9 @@
 /**
- * `deno task bench`: how exact and how fast tsync is on this machine.
+ * `deno task bench`: how accurate and how fast tsync is on this machine.
  *
- * Exactness: server and client share a clock, so the true offset is 0. Medians
+ * Accuracy: server and client share a clock, so the true offset is 0. Medians
  * over {@linkcode RUNS} runs of separate processes; and with a server that sleeps before each
- * exchange. With the program's own timestamps, and with the kernel's. Speed: a closed loop of
+ * exchange. As it is, and with the program's own timestamps (`user`). Speed: a closed loop of
  * requests over many connections, against two other servers of the same
  * messages in turn, medians of {@linkcode ROUNDS} rounds. Then memory, what a
  * flood of datagrams from made-up addresses costs, and the time from a start to the first reply. Of the compiled program too, or
@@ -18,14 +18,16 @@ import { Admission } from "../../src/serve/admission.ts";
 import {
   commandLine,
   compiled,
-  kernelStamped,
   type Program,
   run,
   ServeProcess,
   SOURCE,
+  userStamped,
 } from "../program.ts";
 
-const RUNS = 20;
+/** Runs of a measurement, and of what takes longer or says less. */
+const RUNS = 100;
+const FEW_RUNS = 20;
 const ROUNDS = 5;
 const SECONDS = 2;
 const HELD = 10_000;
@@ -33,8 +35,7 @@ const HELD = 10_000;
 async function main(): Promise<void> {
   const program = compiled() ?? SOURCE;
   if (program === SOURCE) console.log("none in dist/: deno task compile makes one\n");
-  const kernel = kernelStamped(program);
-  const both = kernel === null ? [program] : [program, kernel];
+  const both = [program, userStamped(program)];
   console.log(`loopback, ${RUNS} runs of \`tsync sync\`, medians (least to greatest)\n`);
   console.log(
     "program                 |offset|                 error bound              0 outside  whole process",
@@ -55,11 +56,10 @@ async function main(): Promise<void> {
         "                           median                     slowest 0.1 %",
     );
     for (const each of both) await benchFlood(each, directory);
+    await benchStart(both, directory);
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
-  console.log();
-  for (const each of both) await benchStart(each);
   await benchNtp(program);
 }
 
@@ -71,7 +71,7 @@ async function benchIdle(program: Program): Promise<void> {
   for (let i = 0; i < RUNS; i++) {
     const { offset, errorBound } = await sync({
       servers: [server.address],
-      kernelTimestamps: program.flags !== undefined,
+      timestamps: program.flags === undefined ? "auto" : "user",
       onProgress: () => {
         for (const until = performance.now() + IDLE; performance.now() < until;);
       },
@@ -79,13 +79,13 @@ async function benchIdle(program: Program): Promise<void> {
     offsets.push(Math.abs(offset!) * 1e6);
     bounds.push(errorBound! * 1e6);
   }
-  printExactness(`${program.name}, idle`, offsets, bounds, "");
+  printAccuracy(`${program.name}, idle`, offsets, bounds, "");
 }
 
 /** Milliseconds. */
 const IDLE = 20;
 
-function printExactness(name: string, offsets: number[], bounds: number[], time: string): void {
+function printAccuracy(name: string, offsets: number[], bounds: number[], time: string): void {
   const outside = offsets.filter((offset, i) => offset > bounds[i]!).length;
   const cells = [summary(offsets, "µs"), summary(bounds, "µs")].map((cell) => cell.padEnd(25));
   console.log(`${name.padEnd(24)}${cells.join("")}${String(outside).padEnd(11)}${time}`.trimEnd());
@@ -105,7 +105,7 @@ async function bench(program: Program): Promise<void> {
     offsets.push(Math.abs(fix.offset) * 1e6);
     bounds.push(fix.error_bound * 1e6);
   }
-  printExactness(program.name, offsets, bounds, summary(times, "ms"));
+  printAccuracy(program.name, offsets, bounds, summary(times, "ms"));
 }
 
 function summary(numbers: number[], unit: string, decimals = 1): string {
@@ -172,7 +172,7 @@ async function benchLoad(programs: readonly Program[], directory: string): Promi
 }
 
 /** Of runs with and without a scraper, whose cost is less than what one run differs from the next. */
-const PAIRS = 30;
+const PAIRS = 10;
 
 /** What it costs to be looked at: by a scraper that asks for the metrics each second. */
 async function benchHttp(programs: readonly Program[], directory: string): Promise<void> {
@@ -232,25 +232,56 @@ async function benchMemory(program: Program, directory: string): Promise<void> {
   );
 }
 
-async function benchStart(program: Program): Promise<void> {
-  const times: number[] = [];
-  for (let i = 0; i < RUNS; i++) {
-    const port = freePort();
+/** From a start to the first reply, beside a program that does nothing, in turn. */
+async function benchStart(programs: readonly Program[], directory: string): Promise<void> {
+  const empty = await compileEmpty(directory);
+  const times = new Map<string, number[]>();
+  const add = (name: string, time: number) => times.set(name, [...times.get(name) ?? [], time]);
+  for (let i = 0; i < FEW_RUNS; i++) {
+    for (const program of programs) add(program.name, await timeToFirstReply(program));
+    if (empty === null) continue;
     const start = performance.now();
-    const child = new Deno.Command(program.executable, {
-      args: commandLine(program, ["serve", "--host", "127.0.0.1", "--port", String(port)]),
-      stderr: "null",
-    }).spawn();
-    using connection = await untilAccepted(port);
-    const request = new Uint8Array(48);
-    request[0] = 0x23;
-    await connection.write(request);
-    await connection.read(new Uint8Array(48));
-    times.push(performance.now() - start);
-    child.kill();
-    await child.status;
+    await new Deno.Command(empty).output();
+    add(EMPTY, performance.now() - start);
   }
-  console.log(`start to first reply, ${program.name}: ${summary(times, "ms")}`);
+  console.log("\nstart to first reply, medians");
+  const least = times.get(EMPTY);
+  for (const [name, each] of times) {
+    const ratios = each.map((time, i) => time / (least?.[i] ?? NaN));
+    console.log(
+      `${name.padEnd(35)}${summary(each, "ms").padEnd(30)}${least ? summary(ratios, "×") : ""}`,
+    );
+  }
+}
+
+const EMPTY = "a program that does nothing, whole";
+
+/** @returns `null` if it cannot be made, or not of a runtime that starts. */
+async function compileEmpty(directory: string): Promise<string | null> {
+  const [source, target] = [`${directory}/empty.ts`, `${directory}/empty`];
+  await Deno.writeTextFile(source, "");
+  const args = ["compile", "--no-code-cache", `--output=${target}`, source];
+  await new Deno.Command(Deno.execPath(), { args }).output();
+  const made = await new Deno.Command(target).output().catch(() => null);
+  return made?.success ? target : null;
+}
+
+async function timeToFirstReply(program: Program): Promise<number> {
+  const port = freePort();
+  const start = performance.now();
+  const child = new Deno.Command(program.executable, {
+    args: commandLine(program, ["serve", "--host", "127.0.0.1", "--port", String(port)]),
+    stderr: "null",
+  }).spawn();
+  using connection = await untilAccepted(port);
+  const request = new Uint8Array(48);
+  request[0] = 0x23;
+  await connection.write(request);
+  await connection.read(new Uint8Array(48));
+  const time = performance.now() - start;
+  child.kill();
+  await child.status;
+  return time;
 }
 
 async function untilAccepted(port: number): Promise<Deno.TcpConn> {
@@ -425,19 +456,19 @@ async function benchNtp(program: Program): Promise<void> {
     [...program.args, "sync", "--json", ...args],
   ];
   const commands: Record<string, [[string, string[]], number, ((text: string) => number)?]> = {
-    "tsync sync, 16 samples": [tsync(server.address), RUNS],
+    "tsync sync, 16 samples": [tsync(server.address), FEW_RUNS],
     "tsync sync ntp://, 4 samples": [
       tsync(`ntp://${host}`),
       5,
       (text) => JSON.parse(text).error_bound,
     ],
-    "ntpdig, 1 sample": [["ntpdig", ["-j", host]], RUNS, (text) => JSON.parse(text).precision],
+    "ntpdig, 1 sample": [["ntpdig", ["-j", host]], FEW_RUNS, (text) => JSON.parse(text).precision],
     "chronyd -Q, iburst": [["chronyd", ["-Q", "-x", "-u", "root", "-f", config]], 3],
   };
   console.log("\nwhole process, medians             time                          error bound");
   const times = new Map<string, number[]>();
   const bounds = new Map<string, number[]>();
-  for (let round = 0; round < RUNS; round++) {
+  for (let round = 0; round < FEW_RUNS; round++) {
     for (const [name, [[command, args], runs, bound]] of Object.entries(commands)) {
       if (round >= runs) continue;
       const start = performance.now();
@@ -457,6 +488,11 @@ async function benchNtp(program: Program): Promise<void> {
     console.log(
       name.padEnd(35) + summary(each, "ms").padEnd(30) + (bound ? summary(bound, "µs") : ""),
     );
+  }
+  const [ours, theirs] = [times.get("tsync sync, 16 samples"), times.get("ntpdig, 1 sample")];
+  if (ours !== undefined && theirs !== undefined) {
+    const ratios = ours.map((time, i) => time / theirs[i]!);
+    console.log(`${"tsync sync, of ntpdig".padEnd(35)}${summary(ratios, "×")}`);
   }
   await Deno.remove(directory, { recursive: true });
 }

@@ -14,11 +14,11 @@
 import {
   commandLine,
   compiled,
-  kernelStamped,
   linesOf,
   type Program,
   ServeProcess,
   SOURCE,
+  userStamped,
 } from "../program.ts";
 
 const RUNS = 10;
@@ -82,8 +82,7 @@ async function main(): Promise<void> {
 
 async function tsyncOverTcp(program: Program, resources: AsyncDisposableStack): Promise<Tool[]> {
   const tools: Tool[] = [];
-  for (const each of [program, kernelStamped(program)]) {
-    if (each === null) continue;
+  for (const each of [program, userStamped(program)]) {
     const { address } = resources.use(await ServeProcess.start(each));
     tools.push(tsync(each, ["tsync sync", ...each.flags ?? []].join(" "), "TCP", address));
   }
