@@ -60,6 +60,7 @@ export class Arrivals {
     let received = this.look(receive);
     if (received !== null) return received;
     await undefined; // Who reads before writing writes now.
+    if (isClosed()) return null; // Its descriptor may be another's by now.
     // A turn of the event loop takes longer than a reply on a fast network.
     const start = this.#clock.monotonic();
     while (this.#empty.monotonic - start < AT_ONCE) {

@@ -60,6 +60,7 @@ export class KernelService implements Service {
   /** Broken sockets, and what keeps them from being tried again. */
   readonly #resting = new Map<number, () => void>();
   #ended: Promise<void> | null = null;
+  #closed = false;
 
   /**
    * @param onFailure Told why datagrams cannot be answered for a while.
@@ -111,7 +112,7 @@ export class KernelService implements Service {
 
   async stop(): Promise<void> {
     this.figures.stop();
-    this.#streams.turn();
+    if (!this.#closed) this.#streams.turn();
     for (const socket of this.#sockets) if (socket.transport === "tcp") socket.close();
     if (this.#ended === null) this.#close();
     await this.#ended;
@@ -133,6 +134,7 @@ export class KernelService implements Service {
   }
 
   #close(): void {
+    this.#closed = true;
     for (const cancel of this.#resting.values()) cancel();
     this.#streams.close();
     for (const socket of this.#sockets) if (socket.transport === "udp") socket.close();
