@@ -23,7 +23,7 @@ export interface WatchOptions extends SyncOptions {
   corrector?: Corrector | undefined;
 }
 
-/** Is it kept? In holdover no server has answered the last time, and the clock goes on alone. */
+/** Is it kept? In holdover too few servers answered the last time, and the clock goes on alone. */
 export type State = "synchronising" | "synchronised" | "holdover";
 
 /** What a poll has brought. */
