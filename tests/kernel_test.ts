@@ -21,9 +21,9 @@ import { systemClock } from "../src/clock/system_clock.ts";
 import { type Fix, sync } from "../src/mod.ts";
 import { streamChannel } from "../src/net/channel.ts";
 import { MessageReader } from "../src/net/framing.ts";
-import { Arrivals } from "../src/net/kernel.ts";
+import { Arrivals, KernelConnection, KernelPort } from "../src/net/kernel.ts";
 import { Arena } from "../src/net/libc/message.ts";
-import { libcSockets } from "../src/net/libc/socket.ts";
+import { bindSocket, libcSockets } from "../src/net/libc/socket.ts";
 import { clientNetwork } from "../src/net/transport.ts";
 import { decodePacket } from "../src/ntp/packet.ts";
 import { fromTimestamp } from "../src/ntp/timestamp.ts";
@@ -161,6 +161,26 @@ Deno.test("the kernel's stamp of a reply is never made earlier than the reply ca
     const { truly, said } = arrivalOf((clock) => clock.ahead += slew);
     assert(said! >= truly && said! <= truly + 10_000n, `slewed by ${ppm} ppm: ${said! - truly}`);
   }
+});
+
+Deno.test("where the kernel does not stamp, as in some sandboxes, its sockets are none", async () => {
+  const real = libcSockets();
+  if (real === null) return console.log("no libc here: not tried");
+  const libc: typeof real = new Proxy(real, {
+    get: (target, name) => name === "setsockopt" ? () => -1 : Reflect.get(target, name),
+  });
+  const refused = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = refused.addr;
+  assertEquals(bindSocket(libc, refused, ""), null);
+  // It was closed: the address is free for a listener that the program reads.
+  using listener = Deno.listen({ hostname: "127.0.0.1", port });
+  using connection = await Deno.connect({ hostname: "127.0.0.1", port });
+  using accepted = await listener.accept();
+  assertEquals(KernelConnection.of(libc, connection, clock, ""), null);
+  // And this one is left as it was.
+  await connection.write(Uint8Array.of(7));
+  assertEquals(await accepted.read(new Uint8Array(1)), 1);
+  assertEquals(KernelPort.open(libc, { hostname: "127.0.0.1", port }, clock), null);
 });
 
 Deno.test("nothing is read by a descriptor that was closed: it may be another's by then", async () => {

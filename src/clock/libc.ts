@@ -27,7 +27,7 @@ export interface Library<S extends Deno.ForeignLibraryInterface> {
  * Loads libc. Never asks for a permission.
  *
  * @param paths Where to look for it. Default {@linkcode LIBC_PATHS}.
- * @returns Its functions, each made when it is first used: Deno compiles 0.2 ms for each, and a
+ * @returns Its functions, each made when it is first used: Deno compiles 0.4 ms for each, and a
  * start needs few. `null` if it may not be loaded, or is at none of the paths.
  */
 export function openLibc<const S extends Deno.ForeignLibraryInterface>(

@@ -13,7 +13,14 @@
 
 import { type Library, openLibc } from "../clock/libc.ts";
 import { canonical, type SocketAddress } from "./address.ts";
-import { sockaddr_in, sockaddr_in6 } from "./libc/structures.ts";
+import {
+  SO_ACCEPTCONN,
+  SO_TYPE,
+  SOCK_DGRAM,
+  sockaddr_in,
+  sockaddr_in6,
+  SOL_SOCKET,
+} from "./libc/structures.ts";
 
 const SYMBOLS = {
   getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
@@ -83,13 +90,7 @@ export function hangUp(connections: readonly Ends[]): void {
   }
 }
 
-/** Linux's (sys/socket.h, bits/socket_type.h). */
-const SOL_SOCKET = 1;
-const SO_TYPE = 3;
-const SO_ACCEPTCONN = 30;
-const SOCK_DGRAM = 2;
-
-/** @returns `null` if there is no such option. */
+/** On Linux. @returns `null` if there is no such option. */
 function option(fd: number, name: number): number | null {
   const value = new Int32Array(1);
   size[0] = value.byteLength;

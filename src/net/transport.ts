@@ -156,9 +156,8 @@ export function clientNetwork(timestamps: Timestamps, clock: Clock): Network {
     ? libcSockets()
     : null;
   if (libc === null) return systemNetwork;
-  const refuse = () => {
-    if (timestamps === "kernel") throw new Error(`the kernel does not stamp what comes from there`);
-  };
+  const refusal = () =>
+    new Error("the kernel does not stamp what comes from there; do without --timestamps kernel");
   return {
     ...systemNetwork,
     async connect(address, signal, secure = false) {
@@ -167,18 +166,13 @@ export function clientNetwork(timestamps: Timestamps, clock: Clock): Network {
       const zone = zoneOf(address);
       const stamped = secure ? null : KernelConnection.of(libc, stream, clock, zone);
       if (stamped !== null) return stamped;
-      const connection = new SystemConnection(stream, awaitingReply, zone);
-      try {
-        if (!secure) refuse();
-        return connection;
-      } catch (error) {
-        connection.close();
-        throw error;
-      }
+      if (secure || timestamps === "auto") return new SystemConnection(stream, awaitingReply, zone);
+      stream.close();
+      throw refusal();
     },
     openDatagrams(server) {
       const stamped = KernelPort.open(libc, server, clock);
-      if (stamped === null) refuse();
+      if (stamped === null && timestamps === "kernel") throw refusal();
       return stamped ?? systemNetwork.openDatagrams(server, clock);
     },
   };

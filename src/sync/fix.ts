@@ -48,7 +48,7 @@ export interface ServerReport {
   readonly address: string | null;
   /** How it was asked. */
   readonly transport: TransportName;
-  /** The name of an earlier server at the same address, which votes for both; `null` if it votes itself. */
+  /** The name of the server at the same address that votes for both; `null` if it votes itself. */
   readonly sameAs: string | null;
   /**
    * Does it agree with the majority (RFC 5905, section 11.2.1)? `falseticker`: it does not, or there

@@ -170,13 +170,18 @@ export function bindSocket(
     socket.close();
     return null;
   }
-  if (transport === "tcp") {
-    // Connections inherit what their listener has: this and the stamps.
-    setOption(libc, fd, c.IPPROTO_TCP, c.TCP_NODELAY, 1);
-  } else {
-    if (hostname.includes(":")) setOption(libc, fd, c.IPPROTO_IPV6, c.IPV6_RECVPKTINFO, 1);
-    else setOption(libc, fd, c.IPPROTO_IP, c.IP_PKTINFO, 1);
-    setOption(libc, fd, c.SOL_SOCKET, c.SO_RCVBUF, RECEIVE_BUFFER);
+  try {
+    if (transport === "tcp") {
+      // Connections inherit what their listener has: this and the stamps.
+      setOption(libc, fd, c.IPPROTO_TCP, c.TCP_NODELAY, 1);
+    } else {
+      if (hostname.includes(":")) setOption(libc, fd, c.IPPROTO_IPV6, c.IPV6_RECVPKTINFO, 1);
+      else setOption(libc, fd, c.IPPROTO_IP, c.IP_PKTINFO, 1);
+      setOption(libc, fd, c.SOL_SOCKET, c.SO_RCVBUF, RECEIVE_BUFFER);
+    }
+  } catch (error) {
+    socket.close();
+    throw error;
   }
   const address = { hostname: hostname + zone, port };
   return { transport, fd, address, close: () => socket.close() };
