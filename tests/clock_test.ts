@@ -5,9 +5,10 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
+import { Random } from "./simulation/random.ts";
 import { RUNTIME_FLAGS } from "../scripts/program.ts";
 import { type Clock, stepped, tie } from "../src/clock/clock.ts";
-import { clockState, openSystemClock } from "../src/clock/system_clock.ts";
+import { clockState, granularity, openSystemClock } from "../src/clock/system_clock.ts";
 import config from "../deno.json" with { type: "json" };
 
 Deno.test("openSystemClock() reads libc's clock, which goes on and agrees with Date", () => {
@@ -47,6 +48,24 @@ Deno.test("openSystemClock() reads the structures of C where C puts them", async
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
+});
+
+Deno.test("granularity() is the step in which a clock counts, however long a reading takes", () => {
+  // What counters of so many Hz make of moments about 400 ns apart.
+  for (const hertz of [1e9, 3e9, 54e6, 24e6, 19.2e6, 3.579545e6, 1e6, 1e5]) {
+    const step = 1e9 / hertz;
+    for (let seed = 0; seed < 100; seed++) {
+      const random = new Random(seed);
+      const readings = Array.from({ length: 65 }, (_, i) => {
+        const moment = 400 * (i + random.uniform());
+        return BigInt(Math.floor(Math.floor(moment / step) * step));
+      });
+      const found = Number(granularity(readings));
+      const seen = `${hertz} Hz, seed ${seed}: ${found} ns`;
+      assert(found >= Math.floor(step) && found <= Math.ceil(step) + 12, seen);
+    }
+  }
+  assertEquals(granularity([5n, 5n, 5n]), 1_000_000_000n);
 });
 
 Deno.test("a kernel is not believed that was told that its clock has no error", () => {

@@ -13,7 +13,7 @@ export interface Clock {
   realtime(): bigint;
   /** A timeline that nobody steps: nanoseconds since an arbitrary moment. */
   monotonic(): bigint;
-  /** The shortest time, in seconds, between two readings that differ. Measured. */
+  /** The step in which the coarser of the two timelines counts, in seconds. Measured. */
   readonly precision: number;
   /** What keeps the clock right, as far as the system knows; `null` where it cannot be asked. */
   discipline(): Discipline | null;

@@ -136,29 +136,39 @@ function maximumError(maxError: bigint, estError: bigint, status: number): numbe
   return claimsNone || estError > maxError ? Math.max(claim, UNKNOWN_ERROR) : claim;
 }
 
-/** Enough of them that the shortest is among them, in about a millisecond. */
-const READINGS = 250;
+/** Enough of them that some differ from others by a single step. */
+const READINGS = 65;
 
 /**
- * Adds the precision: of the least differences among many readings (most are disturbed), the coarser
- * timeline's. It is measured when it is first asked for, which a start need not wait for.
+ * Adds the precision, the coarser timeline's. It is measured when it is first asked for, which a
+ * start need not wait for.
  */
 function measured(clock: Omit<Clock, "precision"> & Disposable): Clock & Disposable {
-  const least = (read: () => bigint) => {
-    let best = SECOND;
-    for (let i = 0; i < READINGS; i++) {
-      const difference = -read() + read();
-      if (difference > 0n && difference < best) best = difference;
-    }
-    return Number(best) / 1e9;
-  };
+  const step = (read: () => bigint) => Number(granularity(Array.from({ length: READINGS }, read)));
   let precision: number | undefined;
   return {
     ...clock,
     get precision() {
-      return precision ??= Math.max(least(clock.monotonic), least(clock.realtime));
+      return precision ??= Math.max(step(clock.monotonic), step(clock.realtime)) / 1e9;
     },
   };
+}
+
+/**
+ * The step in which a clock counts, from readings in quick succession. It is not the time that a
+ * reading takes, which does no harm: T1 and T3 are read before a message leaves. How far apart
+ * readings are varies by single steps.
+ *
+ * @returns Nanoseconds; a second if the clock does not seem to go.
+ */
+export function granularity(readings: readonly bigint[]): bigint {
+  const distances = readings.slice(1).map((reading, i) => reading - readings[i]!)
+    .filter((distance) => distance > 0n)
+    .sort((a, b) => Number(a - b));
+  const steps = distances.slice(1).map((distance, i) => distance - distances[i]!)
+    // One that is no whole number of nanoseconds has been rounded.
+    .filter((step) => step > 1n).map((step) => step + 1n);
+  return [...distances, ...steps].reduce((a, b) => a < b ? a : b, SECOND);
 }
 
 /** A number from 0 to less than 1, for what nobody gains by guessing. */

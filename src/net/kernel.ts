@@ -22,7 +22,7 @@ const SOON = 200;
 const LATER = 1;
 
 /** Nanoseconds for which it is looked again and again at first: about what a reply takes on a fast network. */
-const AT_ONCE = 60_000n;
+const AT_ONCE = 250_000n;
 
 /** Waits until it is time to look again. */
 function untilNextLook(turn: number): Promise<void> {

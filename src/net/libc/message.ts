@@ -48,7 +48,7 @@ export class Arena {
   constructor(libc: Libc, size: number) {
     this.bytes = new Uint8Array(Math.max(size, 4096));
     this.view = new DataView(this.bytes.buffer);
-    this.#base = libc.addressOf(this.bytes, this.bytes, 0n);
+    this.#base = libc.memcpy(this.bytes, 0n, 0n);
   }
 
   /** Sets bytes aside. @returns Where they begin. */

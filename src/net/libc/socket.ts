@@ -37,9 +37,9 @@ const SYMBOLS = {
   if_nametoindex: { parameters: ["buffer"], result: "u32" },
   __errno_location: { parameters: [], result: "usize" },
   __xpg_strerror_r: { parameters: ["i32", "buffer", "usize"], result: "i32" },
-  // Deno's own way to addresses and to what lies there needs permission for all libraries.
-  addressOf: { name: "memcpy", parameters: ["buffer", "buffer", "usize"], result: "usize" },
-  copyFrom: { name: "memcpy", parameters: ["buffer", "usize", "usize"], result: "usize" },
+  // Copies from an address and returns where to: Deno's own way to addresses and to what lies there
+  // needs permission for all libraries.
+  memcpy: { parameters: ["buffer", "usize", "usize"], result: "usize" },
 } as const;
 
 /** The functions of libc that are used here. */
@@ -72,7 +72,7 @@ const lastError = new Int32Array(1);
 
 /** The last call's error. To be asked for at once. */
 export function errno(libc: Libc): number {
-  libc.copyFrom(lastError, libc.__errno_location(), 4n);
+  libc.memcpy(lastError, libc.__errno_location(), 4n);
   return lastError[0]!;
 }
 
