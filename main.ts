@@ -17,9 +17,9 @@ async function run(args: readonly string[]): Promise<number> {
         console.log(`tsync ${VERSION}`);
         return EXIT.ok;
       case "serve":
-        return await (await import("./src/cli/serve.ts")).runServe(parsed);
+        return await (await import("./src/cli/serve_command.ts")).runServe(parsed);
       case "sync":
-        return await (await import("./src/cli/sync.ts")).runSync(parsed);
+        return await (await import("./src/cli/sync_command.ts")).runSync(parsed);
     }
   } catch (error) {
     console.error(`tsync: ${error instanceof Error ? error.message : error}`);

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { LIBC_PATHS } from "../src/clock/libc.ts";
+import { LIBC_PATHS } from "../src/libc/libc.ts";
 import { NPM_FLAG, stdComesFromNpm } from "./std_source.ts";
 
 /** A way to start tsync: an executable and the arguments that come before tsync's own. */

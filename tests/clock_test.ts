@@ -7,8 +7,8 @@ import {
 } from "@std/assert";
 import { Random } from "./simulation/random.ts";
 import { RUNTIME_FLAGS } from "../scripts/program.ts";
-import { type Clock, stepped, tie } from "../src/clock/clock.ts";
-import { clockState, granularity, openSystemClock } from "../src/clock/system_clock.ts";
+import { type Clock, crossTimestamp, stepped } from "../src/clock/clock.ts";
+import { decodeTimex, granularity, openSystemClock } from "../src/clock/system_clock.ts";
 import config from "../deno.json" with { type: "json" };
 
 Deno.test("openSystemClock() reads libc's clock, which goes on and agrees with Date", () => {
@@ -20,8 +20,8 @@ Deno.test("openSystemClock() reads libc's clock, which goes on and agrees with D
   const [one, two] = [clock.monotonic(), clock.monotonic()];
   assert(one <= two);
   assert(clock.precision >= 1e-9 && clock.precision < 1e-3, `${clock.precision} s`);
-  const discipline = clock.discipline();
-  assert(discipline !== null && discipline.maximumError >= 0);
+  const state = clock.state();
+  assert(state !== null && state.maximumError >= 0);
 });
 
 Deno.test("openSystemClock() reads the structures of C where C puts them", async () => {
@@ -38,7 +38,7 @@ Deno.test("openSystemClock() reads the structures of C where C puts them", async
     assertEquals(clock.realtime() / 1_000_000_000n, 1795342503n);
     assertEquals(clock.monotonic() / 1_000_000_000n, 1000n);
     assertEquals(clock.monotonic() - clock.monotonic(), -250n);
-    assertEquals(clock.discipline(), {
+    assertEquals(clock.state(), {
       synchronised: true,
       leap: "insert",
       // What is still being slewed is in it: 300 ms, told in nanoseconds.
@@ -85,7 +85,7 @@ Deno.test("a kernel is not believed that was told that its clock has no error", 
     ["ntpd", words(1_000_000n, 20_500n, 300n, 0x2001n), 0.0215],
   ];
   for (const [name, timex, expected] of rows) {
-    assertAlmostEquals(clockState(timex, 0).maximumError, expected, 1e-9, name);
+    assertAlmostEquals(decodeTimex(timex, 0).maximumError, expected, 1e-9, name);
   }
 });
 
@@ -93,7 +93,7 @@ Deno.test("openSystemClock() falls back to Temporal where libc cannot be loaded"
   using clock = openSystemClock(["/nowhere/libc.so"]);
   assert(Math.abs(Number(clock.realtime() / 1_000_000n) - Date.now()) < 1000);
   assert(clock.monotonic() <= clock.monotonic());
-  assertEquals(clock.discipline(), null);
+  assertEquals(clock.state(), null);
 });
 
 Deno.test({
@@ -101,7 +101,7 @@ Deno.test({
   permissions: { ffi: false },
   fn: () => {
     using clock = openSystemClock();
-    assertEquals(clock.discipline(), null);
+    assertEquals(clock.state(), null);
   },
 });
 
@@ -126,12 +126,12 @@ function steady(): Clock {
     monotonic: () => now += 10n,
     realtime: () => (now += 10n) + 1_000_000_000n,
     precision: 10e-9,
-    discipline: () => null,
+    state: () => null,
   };
 }
 
-Deno.test("tie() says by how much its two readings may be apart", () => {
-  assertEquals(tie(steady()), { monotonic: 20n, realtime: 1_000_000_020n, error: 10n });
+Deno.test("crossTimestamp() says by how much its two readings may be apart", () => {
+  assertEquals(crossTimestamp(steady()), { monotonic: 20n, realtime: 1_000_000_020n, error: 10n });
 });
 
 Deno.test("stepped() tells a step or a suspended machine from a slew", () => {

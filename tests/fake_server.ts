@@ -4,11 +4,11 @@
  * @module
  */
 
+import { GOOD_REPLY } from "./good_reply.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { MessageReader } from "../src/net/framing.ts";
 import { encodePacket, OFFSET, type Packet, viewOf } from "../src/ntp/packet.ts";
 import { toTimestamp } from "../src/ntp/timestamp.ts";
-import { GOOD_REPLY } from "./good_reply.ts";
 
 /** What a server does with a connection, until it returns. */
 export type Behaviour = (connection: Deno.TcpConn) => Promise<void>;

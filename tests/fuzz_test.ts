@@ -9,15 +9,15 @@
  * @module
  */
 
+import { systemNetwork } from "../src/net/system.ts";
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { programs, run, ServeProcess } from "../scripts/program.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { type Connection, type Network, type Refusal, serve } from "../src/mod.ts";
-import { systemNetwork } from "../src/net/transport.ts";
 import { decodePacket, encodePacket } from "../src/ntp/packet.ts";
 import { judgeReply } from "../src/ntp/validation.ts";
-import { REFUSALS } from "../src/serve/figures.ts";
+import { REFUSALS } from "../src/serve/counters.ts";
 import { concat, CORPUS, requestOf } from "./attackers.ts";
 import { GOOD_REPLY } from "./good_reply.ts";
 import { StreamServing } from "./simulation/stream_sockets.ts";

@@ -21,10 +21,10 @@ import { systemClock } from "../src/clock/system_clock.ts";
 import { type Fix, sync } from "../src/mod.ts";
 import { streamChannel } from "../src/net/channel.ts";
 import { MessageReader } from "../src/net/framing.ts";
-import { Arrivals, KernelConnection, KernelPort } from "../src/net/kernel.ts";
-import { Arena } from "../src/net/libc/message.ts";
-import { bindSocket, libcSockets } from "../src/net/libc/socket.ts";
-import { clientNetwork } from "../src/net/transport.ts";
+import { Arrivals, KernelConnection, KernelPort } from "../src/net/linux/client.ts";
+import { Arena } from "../src/net/linux/message.ts";
+import { bindSocket, libcSockets } from "../src/net/linux/socket.ts";
+import { clientNetwork } from "../src/net/system.ts";
 import { decodePacket } from "../src/ntp/packet.ts";
 import { fromTimestamp } from "../src/ntp/timestamp.ts";
 import { connect, request, requestOf } from "./attackers.ts";
@@ -130,7 +130,7 @@ class HandClock implements Clock {
     return this.time + this.ahead;
   }
 
-  discipline(): null {
+  state(): null {
     return null;
   }
 }

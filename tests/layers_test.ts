@@ -1,12 +1,12 @@
 import { assertEquals } from "@std/assert";
 
 /** From the top: each imports only from itself and what stands below it. */
-const LAYERS = ["main", "cli", "mod", "serve", "sync", "net", "clock", "estimate", "ntp"];
+const LAYERS = ["main", "cli", "mod", "serve", "sync", "net", "clock", "libc", "estimate", "ntp"];
 
 /** What only some files may do. */
 const RESERVED: [RegExp, RegExp][] = [
   [/\bDeno\.(listen|connect|listenTls|connectTls|startTls|listenDatagram)\(/, /^src\/net\//],
-  [/\bDeno\.dlopen\(/, /^src\/clock\/libc\.ts$/],
+  [/\bDeno\.dlopen\(/, /^src\/libc\/libc\.ts$/],
   [/\bDeno\.exit\(/, /^main\.ts$/],
   [
     /\b(Date\.now|performance\.now|new Date|Temporal\.Now|Math\.random|setTimeout)\b/,
@@ -24,16 +24,34 @@ function* sources(directory: string): Generator<string> {
 const files = ["main.ts", ...sources("src")];
 const layerOf = (file: string) => LAYERS.indexOf(/^(?:src\/)?(\w+)/.exec(file)![1]!);
 
+/** What a file imports, or may import later. */
+function importsOf(file: string): string[] {
+  const specifiers = Deno.readTextFileSync(file).matchAll(/(?:from|import\() ?"(\.[^"]+\.ts)"/g);
+  return [...specifiers].map(([, specifier]) =>
+    new URL(specifier!, `file:///${file}`).pathname.slice(1)
+  );
+}
+
+const imports = new Map(files.map((file) => [file, importsOf(file)]));
+
 Deno.test("imports point downward only", () => {
-  const upward: string[] = [];
-  for (const file of files) {
-    const text = Deno.readTextFileSync(file);
-    for (const [, specifier] of text.matchAll(/from "(\.[^"]+\.ts)"/g)) {
-      const imported = new URL(specifier!, `file:///${file}`).pathname.slice(1);
-      if (layerOf(imported) < layerOf(file)) upward.push(`${file} imports ${imported}`);
-    }
-  }
+  const upward = [...imports].flatMap(([file, imported]) =>
+    imported.filter((each) => layerOf(each) < layerOf(file)).map((each) => `${file}: ${each}`)
+  );
   assertEquals(upward, []);
+});
+
+Deno.test("imports go round in no circle", () => {
+  const circles: string[] = [];
+  const done = new Set<string>();
+  const visit = (file: string, path: readonly string[]): void => {
+    if (path.includes(file)) circles.push([...path.slice(path.indexOf(file)), file].join(" -> "));
+    if (done.has(file) || path.includes(file)) return;
+    for (const each of imports.get(file) ?? []) visit(each, [...path, file]);
+    done.add(file);
+  };
+  for (const file of files) visit(file, []);
+  assertEquals(circles, []);
 });
 
 Deno.test("each layer does only what is its own", () => {

@@ -7,7 +7,7 @@
 
 import { systemClock } from "../src/clock/system_clock.ts";
 import { hangUp } from "../src/net/descriptors.ts";
-import { libcSockets } from "../src/net/libc/socket.ts";
+import { libcSockets } from "../src/net/linux/socket.ts";
 
 systemClock();
 libcSockets();

@@ -1,3 +1,4 @@
+import { systemNetwork } from "../src/net/system.ts";
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import { isIP } from "node:net";
@@ -6,7 +7,8 @@ import { systemTimers } from "../src/clock/system_clock.ts";
 import { formatAddress, ipVersion, parseServerAddress } from "../src/net/address.ts";
 import { MessageReader, MessageWriter } from "../src/net/framing.ts";
 import { connectFirst } from "../src/net/channel.ts";
-import { type Connection, errorText, type Network, systemNetwork } from "../src/net/transport.ts";
+import type { Connection, Network } from "../src/net/network.ts";
+import { errorText } from "../src/net/errors.ts";
 
 describe("parseServerAddress()", () => {
   const good: [string, string, string, number][] = [

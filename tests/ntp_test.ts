@@ -1,6 +1,4 @@
-import { assertEquals, assertThrows } from "@std/assert";
-import { describe, it } from "@std/testing/bdd";
-import fc from "fast-check";
+import { GOOD_REPLY } from "./good_reply.ts";
 import {
   decodePacket,
   encodePacket,
@@ -10,6 +8,9 @@ import {
   type Packet,
   referenceIdText,
 } from "../src/ntp/packet.ts";
+import { assertEquals, assertThrows } from "@std/assert";
+import { describe, it } from "@std/testing/bdd";
+import fc from "fast-check";
 import { printable } from "../src/ntp/printable.ts";
 import {
   fromShort,
@@ -20,7 +21,6 @@ import {
   toShort,
   toTimestamp,
 } from "../src/ntp/timestamp.ts";
-import { GOOD_REPLY } from "./good_reply.ts";
 import { judgeReply, refuseRequest, rejectionText } from "../src/ntp/validation.ts";
 
 const at = (iso: string) => BigInt(Date.parse(iso)) * 1_000_000n;

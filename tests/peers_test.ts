@@ -5,12 +5,12 @@
  * @module
  */
 
+import { GOOD_REPLY } from "./good_reply.ts";
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { compiled, run, ServeProcess, SOURCE } from "../scripts/program.ts";
 import { encodePacket, OFFSET, viewOf } from "../src/ntp/packet.ts";
 import { toTimestamp } from "../src/ntp/timestamp.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
-import { GOOD_REPLY } from "./good_reply.ts";
 
 const program = compiled() ?? SOURCE;
 const clock = systemClock();

@@ -10,14 +10,14 @@ import {
   sync,
 } from "../src/mod.ts";
 import type { SocketAddress } from "../src/net/address.ts";
-import { libcSockets } from "../src/net/libc/socket.ts";
+import { libcSockets } from "../src/net/linux/socket.ts";
 import { decodePacket, encodeRequest, viewOf } from "../src/ntp/packet.ts";
 import { fromTimestamp } from "../src/ntp/timestamp.ts";
 import { type Host, World } from "./simulation/world.ts";
 import { StreamServing } from "./simulation/stream_sockets.ts";
 import type { Limits } from "../src/serve/admission.ts";
-import { Turns } from "../src/serve/fairness.ts";
-import { announcement, respond, stampTransmit } from "../src/serve/respond.ts";
+import { FairQueue } from "../src/serve/fair_queue.ts";
+import { replyTemplate, respond, stampTransmit } from "../src/serve/reply.ts";
 import "./libraries.ts";
 
 const now = 1795342503_123456789n;
@@ -28,9 +28,9 @@ const disciplined = {
   estimatedError: 0.00002,
 } as const;
 
-describe("announcement()", () => {
-  const announce = (...args: Parameters<typeof announcement>) =>
-    decodePacket(announcement(...args));
+describe("replyTemplate()", () => {
+  const announce = (...args: Parameters<typeof replyTemplate>) =>
+    decodePacket(replyTemplate(...args));
 
   it("says of a synchronised host what the kernel says", () => {
     const { leap, stratum, rootDispersion, precision, referenceId, reference } = announce(
@@ -45,8 +45,8 @@ describe("announcement()", () => {
   });
 
   it("makes an unsynchronised host's clock the reference, at stratum 10", () => {
-    for (const discipline of [null, { ...disciplined, synchronised: false, maximumError: 16 }]) {
-      const { leap, stratum, rootDispersion } = announce(discipline, 1e-6, now);
+    for (const state of [null, { ...disciplined, synchronised: false, maximumError: 16 }]) {
+      const { leap, stratum, rootDispersion } = announce(state, 1e-6, now);
       assertEquals([leap, stratum], ["none", 10]);
       assert(rootDispersion < 1e-4);
     }
@@ -65,7 +65,7 @@ describe("respond()", () => {
     request[0] = 0xdb; // Leap indicator 3, version 3, mode 3.
     request[2] = 6;
     const reply = new Uint8Array(48).fill(0xaa);
-    respond(request, reply, announcement(disciplined, 40e-9, now), now);
+    respond(request, reply, replyTemplate(disciplined, 40e-9, now), now);
     stampTransmit(reply, now + 5n);
     const packet = decodePacket(reply);
     assertEquals([packet.leap, packet.version, packet.mode, packet.poll], ["insert", 3, 4, 6]);
@@ -491,7 +491,7 @@ Deno.test("serve() says anew each second what the kernel says", async () => {
     ...host.clock,
     realtime: host.clock.realtime,
     monotonic: host.clock.monotonic,
-    discipline: () => ({ ...disciplined, synchronised }),
+    state: () => ({ ...disciplined, synchronised }),
   };
   const server = await world.run(serve({ hosts: ["server"], ...host.environment, clock }));
   const client = world.host("client");
@@ -506,8 +506,8 @@ Deno.test("serve() says anew each second what the kernel says", async () => {
   await world.run(server.stop());
 });
 
-Deno.test("Turns lets 32 go on in each turn that follows", async () => {
-  const turns = new Turns();
+Deno.test("FairQueue lets 32 go on in each turn that follows", async () => {
+  const turns = new FairQueue();
   let gone = 0;
   for (let i = 0; i < 132; i++) turns.take()?.then(() => gone++);
   for (const expected of [32, 64, 96, 100]) {
@@ -516,8 +516,8 @@ Deno.test("Turns lets 32 go on in each turn that follows", async () => {
   }
 });
 
-Deno.test("Turns keeps nothing of those that had theirs, though others always wait", async () => {
-  const turns = new Turns();
+Deno.test("FairQueue keeps nothing of those that had theirs, though others always wait", async () => {
+  const turns = new FairQueue();
   let gone = 0;
   const before = Deno.memoryUsage().heapUsed;
   await Promise.all(Array.from({ length: 200 }, async () => {
@@ -527,8 +527,8 @@ Deno.test("Turns keeps nothing of those that had theirs, though others always wa
   assert(grown < 20e6, `${grown} bytes more`);
 });
 
-Deno.test("Turns lets 32 go on at once, and the others in turn, none forgotten", async () => {
-  const turns = new Turns();
+Deno.test("FairQueue lets 32 go on at once, and the others in turn, none forgotten", async () => {
+  const turns = new FairQueue();
   const order: number[] = [];
   const waits = Array.from({ length: 100 }, (_, i) => turns.take()?.then(() => order.push(i)));
   assertEquals(waits.filter((wait) => wait === undefined).length, 32);

@@ -14,23 +14,23 @@ import config from "../deno.json" with { type: "json" };
 import { type Program, programs, run, ServeProcess, SOURCE } from "../scripts/program.ts";
 import { hostOf, parseListenAddress } from "../src/net/address.ts";
 import { intersect } from "../src/estimate/envelope.ts";
-import { HeadReader, MAX_HEAD, parseHead, TOO_LONG } from "../src/net/http.ts";
+import { HeadReader, MAX_HEAD, parseHead, TOO_LONG } from "../src/serve/status/http_message.ts";
 import type { Timers } from "../src/clock/clock.ts";
 import { serve } from "../src/mod.ts";
-import type { Connection, Listener } from "../src/net/transport.ts";
+import type { Connection, Listener } from "../src/net/network.ts";
 import { Admission } from "../src/serve/admission.ts";
-import { Figures, HOLD_BOUNDS, sum } from "../src/serve/figures.ts";
+import { Figures, HOLD_BOUNDS, sum } from "../src/serve/counters.ts";
 import {
   HttpServer,
   MAX_CONNECTIONS,
   MAX_CONNECTIONS_PER_ADDRESS,
-} from "../src/serve/status/http.ts";
+} from "../src/serve/status/http_server.ts";
 import { exposition, histogram } from "../src/serve/status/metrics.ts";
-import * as page from "../src/serve/status/page.js";
 import { Site } from "../src/serve/status/site.ts";
 import { Thread } from "../src/serve/thread.ts";
 import { type Client, connect } from "./attackers.ts";
 import { type Host, World } from "./simulation/world.ts";
+import * as page from "../src/serve/status/page.js";
 
 const seed = Number(Deno.env.get("FUZZ_SEED") ?? Date.now() % 2 ** 31);
 console.log(`status: seed ${seed}`);

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import * as structures from "../src/net/libc/structures.ts";
+import * as structures from "../src/libc/structures.ts";
 
 const HEADERS = "#define _GNU_SOURCE\n" +
   ["errno.h", "netinet/in.h", "netinet/tcp.h", "stddef.h", "sys/epoll.h", "sys/socket.h", "time.h"]

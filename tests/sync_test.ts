@@ -1,3 +1,4 @@
+import { systemNetwork } from "../src/net/system.ts";
 import {
   assert,
   assertAlmostEquals,
@@ -8,7 +9,6 @@ import {
 import type { Clock } from "../src/clock/clock.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { type Network, serve, type ServeOptions, sync } from "../src/mod.ts";
-import { systemNetwork } from "../src/net/transport.ts";
 import { answering, type Behaviour, FakeServer, units } from "./fake_server.ts";
 import "./libraries.ts";
 

@@ -9,7 +9,8 @@ import { compiled, run, ServeProcess, SOURCE } from "../scripts/program.ts";
 import { serve, sync } from "../src/mod.ts";
 import { FakeServer } from "./fake_server.ts";
 import { MessageReader } from "../src/net/framing.ts";
-import { authorityError, TlsError } from "../src/net/tls.ts";
+import { authorityError } from "../src/net/deno/tls.ts";
+import { TlsError } from "../src/net/errors.ts";
 
 const folder = "tests/fixtures/tls";
 const text = (name: string) => Deno.readTextFileSync(`${folder}/${name}`);

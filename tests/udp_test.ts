@@ -1,19 +1,19 @@
+import { GOOD_REPLY } from "./good_reply.ts";
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { compiled, ServeProcess, SOURCE } from "../scripts/program.ts";
-import { openLibc } from "../src/clock/libc.ts";
+import { openLibc } from "../src/libc/libc.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { serve, type ServerEvent, sync } from "../src/mod.ts";
-import { DatagramBatch } from "../src/net/libc/datagrams.ts";
-import { libcSockets } from "../src/net/libc/socket.ts";
-import { clientNetwork, systemNetwork } from "../src/net/transport.ts";
+import { DatagramBatch } from "../src/net/linux/datagrams.ts";
+import { libcSockets } from "../src/net/linux/socket.ts";
+import { clientNetwork, systemNetwork } from "../src/net/system.ts";
 import { decodePacket, encodePacket } from "../src/ntp/packet.ts";
 import { fromTimestamp, toTimestamp } from "../src/ntp/timestamp.ts";
 import { Admission } from "../src/serve/admission.ts";
 import { answerDatagram } from "../src/serve/answer.ts";
-import { announcement } from "../src/serve/respond.ts";
+import { replyTemplate } from "../src/serve/reply.ts";
 import { concat, CORPUS, requestOf } from "./attackers.ts";
-import { GOOD_REPLY } from "./good_reply.ts";
 import { World } from "./simulation/world.ts";
 import "./libraries.ts";
 
@@ -46,7 +46,7 @@ function deserves(bytes: Uint8Array): boolean {
 
 Deno.test(`fuzz: of ${DATAGRAMS} datagrams those are answered that deserve it`, () => {
   const admission = new Admission({ rate: 0 });
-  const announced = announcement(null, 1e-6, 0n);
+  const announced = replyTemplate(null, 1e-6, 0n);
   let answered = 0;
   fc.assert(
     fc.property(datagrams, (bytes) => {

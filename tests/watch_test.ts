@@ -9,8 +9,8 @@
 
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { systemClock } from "../src/clock/system_clock.ts";
-import { compare, SyncedClock, type SyncedTime } from "../src/clock/synced_clock.ts";
-import { carry, Discipline } from "../src/estimate/discipline.ts";
+import { compareTimes, SyncedClock, type SyncedTime } from "../src/clock/synced_clock.ts";
+import { carry, OffsetTracker } from "../src/estimate/offset_tracker.ts";
 import { Corrector, serve } from "../src/mod.ts";
 import { type Update, Watch } from "../src/sync/watch.ts";
 import { faults, keep, type Kept, ROWS } from "./simulation/keeping.ts";
@@ -379,22 +379,22 @@ function handClock() {
     precision: 1e-9,
     monotonic: () => clock.time,
     realtime: () => clock.time + clock.ahead,
-    discipline: () => null,
+    state: () => null,
   };
   return clock;
 }
 
-Deno.test("Discipline carries bounds on by what the frequency is and can be, and keeps what was better", () => {
+Deno.test("OffsetTracker carries bounds on by what the frequency is and can be, and keeps what was better", () => {
   const second = 1_000_000_000n;
-  const discipline = new Discipline();
+  const tracker = new OffsetTracker();
   const poll = (seconds: bigint, offset: bigint, bound: bigint) =>
-    discipline.poll({ at: seconds * second, lower: offset - bound, upper: offset + bound });
+    tracker.poll({ at: seconds * second, lower: offset - bound, upper: offset + bound });
   assertEquals(poll(0n, 0n, 10_000n), "first");
   assertEquals(poll(10n, 100_000n, 10_000n), "agrees");
-  const { frequency, frequencyBound } = discipline.estimate!;
+  const { frequency, frequencyBound } = tracker.estimate!;
   assertAlmostEquals(frequency, 10e-6, 1e-12);
   assertAlmostEquals(frequencyBound, 17e-6, 1e-12);
-  const carried = carry(discipline.estimate!, 20n * second);
+  const carried = carry(tracker.estimate!, 20n * second);
   // 2 ppm that are not known and 15 ppm that it can change by, for 10 s, each way.
   const near = (value: bigint, expected: bigint) =>
     assert(value - expected <= 2n && expected - value <= 2n, `${value}, not ${expected}`);
@@ -403,46 +403,46 @@ Deno.test("Discipline carries bounds on by what the frequency is and can be, and
   near(carried.upper, 380_000n);
   // A poll that says less takes nothing back.
   assertEquals(poll(20n, 200_000n, 1_000_000n), "agrees");
-  const { lower, upper } = discipline.estimate!;
+  const { lower, upper } = tracker.estimate!;
   near(lower, 20_000n);
   near(upper, 380_000n);
   const outside = { at: 21n * second, lower: 500_000n, upper: 600_000n };
-  assertEquals(discipline.poll(outside), "step");
-  assertEquals([discipline.estimate!.lower, discipline.estimate!.upper], [500_000n, 600_000n]);
+  assertEquals(tracker.poll(outside), "step");
+  assertEquals([tracker.estimate!.lower, tracker.estimate!.upper], [500_000n, 600_000n]);
 });
 
-Deno.test("Discipline presumes nothing of the frequency but that it is within 15 ppm of what it last was", () => {
-  const discipline = new Discipline();
+Deno.test("OffsetTracker presumes nothing of the frequency but that it is within 15 ppm of what it last was", () => {
+  const tracker = new OffsetTracker();
   let offset = 0;
   const poll = (ppm: number) => {
     offset += ppm * 1e3 * 64;
     const at = BigInt(polls++ * 64) * 1_000_000_000n;
     const middle = BigInt(Math.round(offset));
-    return discipline.poll({ at, lower: middle - 100_000n, upper: middle + 100_000n });
+    return tracker.poll({ at, lower: middle - 100_000n, upper: middle + 100_000n });
   };
   let polls = 0;
   for (let i = 0; i < 50; i++) poll(0);
-  const { frequency, frequencyBound } = discipline.estimate!;
+  const { frequency, frequencyBound } = tracker.estimate!;
   // What two polls 64 s apart leave: 200 µs in 64 s, each way.
   assertAlmostEquals(frequency, 0, 1e-9);
   assertAlmostEquals(frequencyBound, 15e-6 + 200e-6 / 64, 1e-9);
   // Too little to be seen in one poll, and in the bounds all the same, with 14 ppm more to come.
   assertEquals(poll(2), "agrees");
-  const after = discipline.estimate!;
+  const after = tracker.estimate!;
   assert(Math.abs(16e-6 - after.frequency) <= after.frequencyBound);
 });
 
-Deno.test("Discipline goes by the last two polls when the frequency has changed by more than it presumes", () => {
-  const discipline = new Discipline();
+Deno.test("OffsetTracker goes by the last two polls when the frequency has changed by more than it presumes", () => {
+  const tracker = new OffsetTracker();
   const poll = (seconds: number, milliseconds: number) => {
     const middle = BigInt(milliseconds) * 1_000_000n;
     const at = BigInt(seconds) * 1_000_000_000n;
-    return discipline.poll({ at, lower: middle - 1_000_000n, upper: middle + 1_000_000n });
+    return tracker.poll({ at, lower: middle - 1_000_000n, upper: middle + 1_000_000n });
   };
   for (let seconds = 0; seconds <= 6400; seconds += 64) poll(seconds, 0);
   // 25 ppm, give or take 5.
   assert(poll(6800, 10) !== "step");
-  assert(discipline.estimate!.frequency >= 20e-6, `${discipline.estimate!.frequency}`);
+  assert(tracker.estimate!.frequency >= 20e-6, `${tracker.estimate!.frequency}`);
 });
 
 const estimate = {
@@ -495,13 +495,13 @@ Deno.test("SyncedClock is not valid from the moment that the local clock is set 
   assert(synced.now() !== null);
 });
 
-Deno.test("compare() tells what came first, if that can be told", () => {
+Deno.test("compareTimes() tells what came first, if that can be told", () => {
   const at = (earliest: bigint, latest: bigint): SyncedTime => (
     { time: (earliest + latest) / 2n, earliest, latest }
   );
-  assertEquals(compare(at(0n, 10n), at(11n, 20n)), "before");
-  assertEquals(compare(at(11n, 20n), at(0n, 10n)), "after");
-  assertEquals(compare(at(0n, 10n), at(10n, 20n)), null);
+  assertEquals(compareTimes(at(0n, 10n), at(11n, 20n)), "before");
+  assertEquals(compareTimes(at(11n, 20n), at(0n, 10n)), "after");
+  assertEquals(compareTimes(at(0n, 10n), at(10n, 20n)), null);
 });
 
 Deno.test("SyncedClock reads the real clock", () => {

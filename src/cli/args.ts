@@ -14,7 +14,7 @@ import {
   parseListenAddress,
   type SocketAddress,
 } from "../net/address.ts";
-import type { Timestamps } from "../net/framing.ts";
+import type { Timestamps } from "../net/network.ts";
 import { parsePrefix } from "../serve/admission.ts";
 import { PANIC_THRESHOLD } from "../sync/correction.ts";
 

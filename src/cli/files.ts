@@ -4,7 +4,7 @@
  * @module
  */
 
-import { errorText } from "../net/transport.ts";
+import { errorText } from "../net/errors.ts";
 
 /** Gives up the permission to read files that a compiled program has, unless some are needed. */
 export function mayReadFiles(needed: boolean): void {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { openLibc } from "../clock/libc.ts";
+import { openLibc } from "../libc/libc.ts";
 
 /** May colours be shown there, and may what was written be written over? */
 export function isDrawable(stream: { isTerminal(): boolean }): boolean {

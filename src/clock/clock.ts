@@ -16,11 +16,11 @@ export interface Clock {
   /** The step in which the coarser of the two timelines counts, in seconds. Measured. */
   readonly precision: number;
   /** What keeps the clock right, as far as the system knows; `null` where it cannot be asked. */
-  discipline(): Discipline | null;
+  state(): ClockState | null;
 }
 
 /** The kernel's own opinion of its clock. */
-export interface Discipline {
+export interface ClockState {
   /** Has something kept the clock synchronised lately? */
   readonly synchronised: boolean;
   /** The leap second that is due at the end of the day. */
@@ -42,7 +42,7 @@ export interface Timers {
 }
 
 /** What both timelines show at one moment. */
-export interface Tie {
+export interface CrossTimestamp {
   /** Nanoseconds, as {@linkcode Clock.monotonic}. */
   readonly monotonic: bigint;
   /** Nanoseconds, as {@linkcode Clock.realtime}. */
@@ -52,8 +52,8 @@ export interface Tie {
 }
 
 /** Reads both timelines as nearly at once as can be, in so many attempts. */
-export function tie(clock: Clock, attempts = 5): Tie {
-  let best: Tie | undefined;
+export function crossTimestamp(clock: Clock, attempts = 5): CrossTimestamp {
+  let best: CrossTimestamp | undefined;
   for (let attempt = 0; attempt < attempts; attempt++) {
     const before = clock.monotonic();
     const realtime = clock.realtime();
@@ -70,7 +70,7 @@ export function tie(clock: Clock, attempts = 5): Tie {
  * Was the clock set, or the machine suspended, between two ties? What slewing
  * does (500 ppm) and what a raw oscillator is off (as much again) is neither.
  */
-export function stepped(earlier: Tie, later: Tie): boolean {
+export function stepped(earlier: CrossTimestamp, later: CrossTimestamp): boolean {
   const elapsed = later.monotonic - earlier.monotonic;
   const moved = (later.realtime - earlier.realtime) - elapsed;
   const tolerated = 1_000_000n + elapsed / 1000n + earlier.error + later.error;

@@ -6,7 +6,7 @@
  */
 
 import { SECOND } from "../ntp/timestamp.ts";
-import { LIBC_PATHS, openLibc } from "./libc.ts";
+import { LIBC_PATHS, openLibc } from "../libc/libc.ts";
 
 /** Sets a clock. Both throw a sentence if it cannot be set; it is as it was then. */
 export interface ClockSetter {

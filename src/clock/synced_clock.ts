@@ -4,8 +4,8 @@
  * @module
  */
 
-import { carry, type Estimate } from "../estimate/discipline.ts";
-import { type Clock, stepped, type Tie, tie } from "./clock.ts";
+import { carry, type Estimate } from "../estimate/offset_tracker.ts";
+import { type Clock, type CrossTimestamp, crossTimestamp, stepped } from "./clock.ts";
 
 /**
  * A moment, as a {@linkcode SyncedClock} shows it. All are nanoseconds since the Unix epoch. The
@@ -30,7 +30,7 @@ export interface SyncedTime {
  * @example
  * ```ts
  * import { assert } from "@std/assert";
- * import { compare, serve, Watch } from "@tsync/tsync";
+ * import { compareTimes, serve, Watch } from "@tsync/tsync";
  *
  * const server = await serve({ hosts: ["127.0.0.1"], port: 0 });
  * const watch = new Watch({ servers: [`127.0.0.1:${server.addresses[0]!.port}`] });
@@ -39,7 +39,7 @@ export interface SyncedTime {
  *   assert(state === "synchronised");
  *   const first = watch.clock.now()!;
  *   const second = watch.clock.now()!;
- *   assert(compare(first, second) !== "after"); // `null` as long as their bounds overlap.
+ *   assert(compareTimes(first, second) !== "after"); // `null` as long as their bounds overlap.
  *   break;
  * }
  * await server.stop();
@@ -49,7 +49,7 @@ export class SyncedClock {
   readonly #clock: Clock;
   #estimate: Estimate | null = null;
   /** How the two timelines lay to each other when that was last looked at. */
-  #tie: Tie;
+  #reference: CrossTimestamp;
   #last = 0n;
 
   /**
@@ -59,7 +59,7 @@ export class SyncedClock {
    */
   constructor(clock: Clock) {
     this.#clock = clock;
-    this.#tie = tie(clock);
+    this.#reference = crossTimestamp(clock);
   }
 
   /** Goes on with another estimate; with `null` it is not valid any more. */
@@ -69,7 +69,7 @@ export class SyncedClock {
 
   /** To be called when the system clock was set by who keeps this one: all is well. */
   rebase(): void {
-    this.#tie = tie(this.#clock);
+    this.#reference = crossTimestamp(this.#clock);
   }
 
   /**
@@ -79,9 +79,9 @@ export class SyncedClock {
    * @returns Is all well? If not, the clock is not valid any more.
    */
   check(): boolean {
-    const now = tie(this.#clock);
-    const well = !stepped(this.#tie, now);
-    this.#tie = now;
+    const now = crossTimestamp(this.#clock);
+    const well = !stepped(this.#reference, now);
+    this.#reference = now;
     if (!well) this.#estimate = null;
     return well;
   }
@@ -96,8 +96,8 @@ export class SyncedClock {
    */
   now(backward = false): SyncedTime | null {
     if (this.#estimate === null) return null;
-    const now = tie(this.#clock, 1);
-    if (stepped(this.#tie, now)) return null;
+    const now = crossTimestamp(this.#clock, 1);
+    if (stepped(this.#reference, now)) return null;
     const { offset, lower, upper } = carry(this.#estimate, now.monotonic);
     const earliest = now.monotonic + lower;
     let time = now.monotonic + offset;
@@ -116,7 +116,7 @@ export class SyncedClock {
  * @returns Whether `a` was before or after `b`; `null` if that cannot be told, since their bounds
  * overlap.
  */
-export function compare(a: SyncedTime, b: SyncedTime): "before" | "after" | null {
+export function compareTimes(a: SyncedTime, b: SyncedTime): "before" | "after" | null {
   if (a.latest < b.earliest) return "before";
   return b.latest < a.earliest ? "after" : null;
 }

@@ -7,8 +7,8 @@
  */
 
 import { SECOND } from "../ntp/timestamp.ts";
-import type { Clock, Discipline, Timers } from "./clock.ts";
-import { LIBC_PATHS, type Library, openLibc } from "./libc.ts";
+import type { Clock, ClockState, Timers } from "./clock.ts";
+import { LIBC_PATHS, type Library, openLibc } from "../libc/libc.ts";
 
 /** The same numbers on Linux (linux/time.h) and macOS (time.h). */
 const CLOCK_REALTIME = 0;
@@ -56,7 +56,7 @@ export function isSystemClock(clock: Clock): boolean {
 
 /**
  * Opens the system's clock: libc where that may be loaded, else `Temporal`
- * (a microsecond a reading, and nothing known of the kernel's discipline).
+ * (a microsecond a reading, and nothing known of the kernel's state).
  * Never asks for a permission.
  *
  * @param paths Where to look for libc. Default {@linkcode LIBC_PATHS}.
@@ -75,7 +75,7 @@ export function openSystemClock(paths: readonly string[] = LIBC_PATHS): Clock & 
   return measured({
     realtime: () => Temporal.Now.instant().epochNanoseconds,
     monotonic: () => BigInt(Math.round(performance.now() * 1e6)),
-    discipline: () => null,
+    state: () => null,
     [Symbol.dispose]: () => {},
   });
 }
@@ -90,18 +90,18 @@ function libcClock(library: Library<typeof SYMBOLS>): Clock & Disposable {
   return measured({
     realtime: () => read(CLOCK_REALTIME),
     monotonic: () => read(CLOCK_MONOTONIC_RAW),
-    discipline: () => readDiscipline(libc),
+    state: () => readState(libc),
     [Symbol.dispose]: () => library.close(),
   });
 }
 
 /** All zero in `modes`, the first word: reads and sets nothing. */
-function readDiscipline(
+function readState(
   libc: Deno.StaticForeignLibraryInterface<typeof SYMBOLS>,
-): Discipline | null {
+): ClockState | null {
   const timex = new BigInt64Array(TIMEX.words);
   const state = libc.ntp_adjtime(timex);
-  return state < 0 ? null : clockState(timex, state);
+  return state < 0 ? null : decodeTimex(timex, state);
 }
 
 /**
@@ -109,7 +109,7 @@ function readDiscipline(
  *
  * @param state The result of `ntp_adjtime`.
  */
-export function clockState(timex: BigInt64Array, state: number): Discipline {
+export function decodeTimex(timex: BigInt64Array, state: number): ClockState {
   const status = Number(timex[TIMEX.status]! & 0xffff_ffffn);
   const [maxError, estError] = [timex[TIMEX.maxError]!, timex[TIMEX.estError]!];
   return {

@@ -8,8 +8,9 @@
 import type { Clock, Timers } from "../clock/clock.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
 import type { SocketAddress } from "./address.ts";
-import { MessageReader, MessageWriter, type Stamps } from "./framing.ts";
-import { type Connection, errorText, type Network } from "./transport.ts";
+import { MessageReader, MessageWriter } from "./framing.ts";
+import type { Connection, Network, Stamps } from "./network.ts";
+import { errorText } from "./errors.ts";
 
 /** Seconds until the next address is tried beside the first (RFC 8305, section 5). */
 const ATTEMPT_DELAY = 0.25;

@@ -11,7 +11,7 @@
  * @module
  */
 
-import { type Library, openLibc } from "../clock/libc.ts";
+import { type Library, openLibc } from "../libc/libc.ts";
 import { canonical, type SocketAddress } from "./address.ts";
 import {
   SO_ACCEPTCONN,
@@ -20,7 +20,7 @@ import {
   sockaddr_in,
   sockaddr_in6,
   SOL_SOCKET,
-} from "./libc/structures.ts";
+} from "../libc/structures.ts";
 
 const SYMBOLS = {
   getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" },

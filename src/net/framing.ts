@@ -4,47 +4,7 @@
  * @module
  */
 
-/** Who says when something arrived: the kernel, or the program. */
-export type Stamper = "kernel" | "user";
-
-/** Who is to say so: the kernel where it can; the kernel, or it is an error; the program. */
-export type Timestamps = "auto" | "kernel" | "user";
-
-/** When a request left and its reply arrived, as `Clock.monotonic`. */
-export interface Stamps {
-  /** T1. */
-  readonly departed: bigint;
-  /** T4. */
-  readonly arrived: bigint;
-  /** Who took T4. */
-  readonly by: Stamper;
-}
-
-/** The half of a connection that is read. */
-export interface Source {
-  /**
-   * Waits for bytes, and reads as many as there are and fit.
-   *
-   * @returns How many bytes were read into `into`; `null` at the end of the stream.
-   * @throws if the connection breaks, or is closed meanwhile.
-   */
-  read(into: Uint8Array): Promise<number | null>;
-  /** When the last bytes read came, as far as the kernel says so; on the reader's timeline. */
-  readonly stamped?: bigint | null;
-}
-
-/** The half of a connection that is written. */
-export interface Sink {
-  /**
-   * Writes bytes, maybe not all of them.
-   *
-   * @returns How many of `bytes` were taken.
-   * @throws if the connection breaks, or is closed meanwhile.
-   */
-  write(bytes: Uint8Array): Promise<number>;
-  /** What the writer's clock showed just before bytes were last handed over, if the sink takes it. */
-  readonly departed?: bigint;
-}
+import type { Sink, Source, Stamper } from "./network.ts";
 
 /** Assembles messages of a fixed length from however small the pieces are in which they come. */
 export class MessageReader {

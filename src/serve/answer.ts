@@ -8,14 +8,14 @@
 import { PACKET_SIZE } from "../ntp/packet.ts";
 import { refuseRequest, type RequestRefusal } from "../ntp/validation.ts";
 import type { Admission, Client } from "./admission.ts";
-import { kiss, respond } from "./respond.ts";
+import { kiss, respond } from "./reply.ts";
 
 /**
  * Answers a request that came over a connection, all but T3: with the time, or
  * with the news that this is too often.
  *
  * @param request 48 bytes that `refuseRequest` does not refuse.
- * @param announced As made by `announcement`.
+ * @param announced As made by `replyTemplate`.
  * @param received T2, nanoseconds since the Unix epoch.
  * @param reply Where to, 48 bytes.
  * @returns Whether the reply is to be the last, and why.
@@ -44,7 +44,7 @@ export type DatagramRefusal = "incomplete" | RequestRefusal | "denied" | "rate";
  * @param sender The client's IP address.
  * @param request The first 48 bytes.
  * @param length How many have come.
- * @param announced As made by `announcement`.
+ * @param announced As made by `replyTemplate`.
  * @param received T2, nanoseconds since the Unix epoch.
  * @param reply Gives the place for a reply, if there is to be one: 48 bytes.
  */

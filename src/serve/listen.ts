@@ -5,8 +5,8 @@
  */
 
 import { formatAddress, type SocketAddress } from "../net/address.ts";
-import { CertificateError } from "../net/tls.ts";
-import { errorText, isUnknownHost, type Network } from "../net/transport.ts";
+import { CertificateError, errorText, isUnknownHost } from "../net/errors.ts";
+import type { Network } from "../net/network.ts";
 
 /** What is had of an address until it is closed. */
 export interface Bound {

@@ -7,34 +7,28 @@
 import type { Clock, Timers } from "../clock/clock.ts";
 import { systemClock, systemRandom, systemTimers } from "../clock/system_clock.ts";
 import { DEFAULT_PORT, formatAddress, hostOf, type SocketAddress } from "../net/address.ts";
-import {
-  type BoundSocket,
-  libcSockets,
-  numberedErrorText,
-  requireSockets,
-} from "../net/libc/socket.ts";
-import type { Certificate } from "../net/tls.ts";
-import {
-  type Connection,
-  errorText,
-  isLost,
-  type Listener,
-  type Network,
-  stampers,
-  systemNetwork,
-} from "../net/transport.ts";
-import type { Timestamps } from "../net/framing.ts";
-import type { DatagramListener } from "../net/udp.ts";
+import type {
+  BoundSocket,
+  Certificate,
+  Connection,
+  DatagramListener,
+  Listener,
+  Network,
+  Timestamps,
+} from "../net/network.ts";
+import { libcSockets, numberedErrorText, requireSockets } from "../net/linux/socket.ts";
+import { errorText, isLost } from "../net/errors.ts";
+import { stampers, systemNetwork } from "../net/system.ts";
 import { Admission, type Client, type Limits } from "./admission.ts";
-import { type Context, Conversation } from "./conversation.ts";
-import { Turns } from "./fairness.ts";
-import { Figures, type Refusal, REFUSALS, sum } from "./figures.ts";
+import { type Context, Conversation } from "./stream_service.ts";
+import { FairQueue } from "./fair_queue.ts";
+import { Figures, type Refusal, REFUSALS, sum } from "./counters.ts";
 import { type Bound, listen } from "./listen.ts";
-import { Notices, type ServerEvent } from "./notices.ts";
-import { announcement } from "./respond.ts";
-import { EventLoopService, KernelService, type Service } from "./service.ts";
+import { EventLog, type ServerEvent } from "./event_log.ts";
+import { replyTemplate } from "./reply.ts";
+import { EventLoopService, KernelService, type Service } from "./kernel_service.ts";
 import { StatusService } from "./status/status.ts";
-import { GRACE } from "./stillness.ts";
+import { GRACE } from "./idle_monitor.ts";
 
 /** What a server is to do. */
 export interface ServeOptions extends Limits {
@@ -264,7 +258,7 @@ class NtpServer implements Server {
   readonly #stratum: number | undefined;
   readonly #idleTimeout: number;
   readonly #limits: Limits;
-  readonly #notices: Notices;
+  readonly #log: EventLog;
   readonly #conversations = new Set<Conversation>();
   /** Accept loops and conversations that have not ended. */
   #running = 0;
@@ -293,7 +287,7 @@ class NtpServer implements Server {
     this.#timers = options.timers ?? systemTimers;
     this.#context = {
       admission,
-      turns: new Turns(),
+      turns: new FairQueue(),
       realtime: () => clock.realtime(),
       announced: new Uint8Array(),
       stopping: false,
@@ -302,7 +296,7 @@ class NtpServer implements Server {
     };
     this.#stratum = options.stratum;
     this.#idleTimeout = options.idleTimeout ?? IDLE_TIMEOUT;
-    this.#notices = new Notices(options.onEvent);
+    this.#log = new EventLog(options.onEvent);
     this.#limits = options;
   }
 
@@ -322,7 +316,7 @@ class NtpServer implements Server {
     this.#status = await StatusService.start(
       order,
       this.#timers,
-      (error) => this.#notices.tell({ event: "status-failed", error }),
+      (error) => this.#log.tell({ event: "status-failed", error }),
     );
   }
 
@@ -341,11 +335,11 @@ class NtpServer implements Server {
     for (const { transport, address, stamped } of this.#places) {
       const timestamps = stamped ? "kernel" : "user";
       const where = { transport, address: formatAddress(address) };
-      this.#notices.tell({ event: "listening", ...where, timestamps });
+      this.#log.tell({ event: "listening", ...where, timestamps });
     }
     for (const address of this.httpAddresses) {
       const where = { transport: "http", address: formatAddress(address) } as const;
-      this.#notices.tell({ event: "listening", ...where });
+      this.#log.tell({ event: "listening", ...where });
     }
   }
 
@@ -366,7 +360,7 @@ class NtpServer implements Server {
       if (listener.renew === undefined) throw new TypeError("cannot renew: there is no TLS");
       listener.renew(certificate);
     }
-    this.#notices.tell({ event: "renewed" });
+    this.#log.tell({ event: "renewed" });
   }
 
   stop(): Promise<void> {
@@ -393,15 +387,15 @@ class NtpServer implements Server {
     ]);
     cancel();
     this.#count();
-    this.#notices.tick();
+    this.#log.tick();
     const { connections, replies } = this.counters;
-    this.#notices.tell({ event: "stopped", connections, replies });
+    this.#log.tell({ event: "stopped", connections, replies });
   }
 
   /** Tells why datagrams cannot be answered for a while. */
   failed(error: string): void {
     this.#status?.tell(this.#trouble = `datagrams cannot be answered: ${error}`);
-    this.#notices.tell({ event: "datagrams-failed", error });
+    this.#log.tell({ event: "datagrams-failed", error });
   }
 
   #end(): void {
@@ -412,14 +406,14 @@ class NtpServer implements Server {
   #tick(): void {
     const now = this.#clock.realtime();
     const { precision } = this.#clock;
-    const discipline = this.#clock.discipline();
+    const state = this.#clock.state();
     this.#figures.beat();
-    this.#context.announced = announcement(discipline, precision, now, this.#stratum);
+    this.#context.announced = replyTemplate(state, precision, now, this.#stratum);
     this.#context.admission.forget(now);
     for (const conversation of this.#conversations) conversation.checkTimeouts(this.#idleTimeout);
     for (const service of this.#services) service.announce(this.#context.announced);
     this.#count();
-    this.#notices.tick();
+    this.#log.tick();
     this.#status?.tell(this.#trouble);
     // What is still so will be found to be so again, but for a service that waits to go on.
     if (this.#services.every(({ running }) => running)) this.#trouble = null;
@@ -474,9 +468,9 @@ class NtpServer implements Server {
     for (const { figures } of this.#services) {
       const { carriers, acceptError } = figures.grown();
       for (const { carrier, unstamped, refusals } of carriers) {
-        for (const [reason, count] of refusals) this.#notices.refused(carrier, reason, count);
+        for (const [reason, count] of refusals) this.#log.refused(carrier, reason, count);
         if (unstamped > 0) {
-          this.#notices.tell({ event: "unstamped", transport: carrier, count: unstamped });
+          this.#log.tell({ event: "unstamped", transport: carrier, count: unstamped });
         }
       }
       if (acceptError !== 0) this.#acceptFailed(numberedErrorText(libcSockets()!, acceptError));
@@ -485,11 +479,11 @@ class NtpServer implements Server {
 
   #acceptFailed(error: string): void {
     this.#trouble = `connections cannot be accepted: ${error}`;
-    this.#notices.acceptFailed(error);
+    this.#log.acceptFailed(error);
   }
 
   #refuse(reason: Refusal): void {
     this.#figures.refuse("tcp", reason);
-    this.#notices.refused("tcp", reason, 1);
+    this.#log.refused("tcp", reason, 1);
   }
 }

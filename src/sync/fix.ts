@@ -5,14 +5,14 @@
  * @module
  */
 
-import type { Tie } from "../clock/clock.ts";
+import type { CrossTimestamp } from "../clock/clock.ts";
 import { type Bounds, extrapolate, jitter, leastDelay } from "../estimate/envelope.ts";
 import { delay, type Interval, offset as exchangeOffset } from "../estimate/exchange.ts";
 import { select, type Selection } from "../estimate/selection.ts";
 import { endpoint, type ServerAddress, type TransportName } from "../net/address.ts";
 import { type Leap, referenceIdText } from "../ntp/packet.ts";
 import { nanoseconds } from "../ntp/timestamp.ts";
-import type { Failure, Measurement } from "./association.ts";
+import type { Failure, Measurement } from "./burst.ts";
 
 /** What came of asking. */
 export interface Fix {
@@ -101,7 +101,7 @@ export interface Poll {
 export function combine(
   servers: readonly ServerAddress[],
   outcomes: readonly (Measurement | Failure)[],
-  end: Tie,
+  end: CrossTimestamp,
 ): Poll {
   const speakers = speakersFor(outcomes);
   const voters = [...new Set(speakers)];
@@ -170,7 +170,10 @@ export function withoutFix(fix: Fix): Fix {
 }
 
 /** From the offset to the system clock to the one to the monotonic timeline. */
-function monotonicBounds({ lower, upper }: Interval, { monotonic, realtime }: Tie): Bounds {
+function monotonicBounds(
+  { lower, upper }: Interval,
+  { monotonic, realtime }: CrossTimestamp,
+): Bounds {
   const between = realtime - monotonic;
   return { lower: lower + between, upper: upper + between, at: monotonic };
 }
@@ -193,7 +196,10 @@ function vote(
 }
 
 /** From the offset to the monotonic timeline to the one to the system clock. */
-function systemOffset({ lower, upper }: Interval, { monotonic, realtime, error }: Tie): Interval {
+function systemOffset(
+  { lower, upper }: Interval,
+  { monotonic, realtime, error }: CrossTimestamp,
+): Interval {
   const between = realtime - monotonic;
   return { lower: lower - between - error, upper: upper - between + error };
 }

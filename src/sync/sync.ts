@@ -4,19 +4,19 @@
  * @module
  */
 
-import { type Clock, stepped, tie, type Timers } from "../clock/clock.ts";
+import { type Clock, crossTimestamp, stepped, type Timers } from "../clock/clock.ts";
 import { systemClock, systemTimers } from "../clock/system_clock.ts";
 import { parseServerAddress, type ServerAddress, type TransportName } from "../net/address.ts";
-import type { Timestamps } from "../net/framing.ts";
-import { clientNetwork, type Network, stampers } from "../net/transport.ts";
+import type { Network, Timestamps } from "../net/network.ts";
+import { clientNetwork, stampers } from "../net/system.ts";
 import {
   type Environment,
   type Failure,
-  type Keeper,
+  type KeptConnection,
   measure,
   type Measurement,
   SPACING,
-} from "./association.ts";
+} from "./burst.ts";
 import { nanoseconds } from "../ntp/timestamp.ts";
 import { combine, type Fix, type Poll } from "./fix.ts";
 
@@ -100,7 +100,7 @@ export class Poller {
   readonly #counts: readonly number[];
   readonly #timeout: number;
   readonly #options: SyncOptions;
-  readonly #keepers: readonly Keeper[] | null;
+  readonly #keepers: readonly KeptConnection[] | null;
   /** Servers that want to be left alone, what they said, and until when: monotonic. */
   readonly #silent = new Map<number, { readonly failure: Failure; readonly until: bigint }>();
 
@@ -161,20 +161,20 @@ export class Poller {
       const fresh = await this.#ask(old, done);
       old.forEach((i, k) => outcomes[i] = fresh[k]!);
       signal.throwIfAborted();
-      const end = tie(clock);
+      const end = crossTimestamp(clock);
       const disturbed = outcomes.some((outcome) =>
         outcome.status === "measured" && stepped(outcome.start, end)
       );
       if (!disturbed) return combine(servers, outcomes, end);
     }
-    return combine(servers, servers.map(disturbedBy), tie(clock));
+    return combine(servers, servers.map(disturbedBy), crossTimestamp(clock));
   }
 
   /** Closes the connections that are kept. */
   close(): void {
-    for (const keeper of this.#keepers ?? []) {
-      keeper.connection?.close();
-      keeper.connection = null;
+    for (const kept of this.#keepers ?? []) {
+      kept.connection?.close();
+      kept.connection = null;
     }
   }
 
@@ -202,7 +202,7 @@ export class Poller {
         family,
         ca,
         signal,
-        keeper: this.#keepers?.[i],
+        kept: this.#keepers?.[i],
         onSample,
       };
       const outcome = await measure(this.servers[i]!, how, this.environment);

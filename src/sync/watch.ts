@@ -6,7 +6,7 @@
  */
 
 import { SyncedClock } from "../clock/synced_clock.ts";
-import { Discipline, type News } from "../estimate/discipline.ts";
+import { type News, OffsetTracker } from "../estimate/offset_tracker.ts";
 import type { Bounds } from "../estimate/envelope.ts";
 import type { Correction, Corrector } from "./correction.ts";
 import { type Fix, withoutFix } from "./fix.ts";
@@ -91,7 +91,7 @@ export class Watch {
   /** The clock that is kept. */
   readonly clock: SyncedClock;
   readonly #poller: Poller;
-  readonly #discipline = new Discipline();
+  readonly #tracker = new OffsetTracker();
   readonly #least: number;
   readonly #most: number;
   /** From when on the frequency is taken for constant, on the monotonic timeline. */
@@ -150,7 +150,7 @@ export class Watch {
     }
     this.#isIterated = true;
     const { signal } = this.#poller;
-    this.#discipline.clear();
+    this.#tracker.clear();
     this.clock.rebase();
     this.#look();
     try {
@@ -180,7 +180,7 @@ export class Watch {
   /** Was the local clock set, or did the machine sleep? What was known is not true any more then. */
   #check(): void {
     if (this.clock.check()) return;
-    this.#discipline.clear();
+    this.#tracker.clear();
     this.#poller.close(); // What it is connected with may have gone meanwhile.
     this.#disturbed = true;
     this.#failures = 0;
@@ -195,15 +195,15 @@ export class Watch {
     let news: Update["news"] = "lost";
     if (bounds !== null) {
       this.#settle(fix);
-      news = this.#discipline.poll(bounds);
-      this.clock.set(this.#discipline.estimate);
+      news = this.#tracker.poll(bounds);
+      this.clock.set(this.#tracker.estimate);
       if (news !== "agrees") this.#since = bounds.at;
       this.#failures = 0;
     } else this.#failures++;
     if (this.#disturbed) news = "disturbed";
     this.#disturbed = false;
     const correction = bounds === null ? null : this.#correct(fix);
-    const { estimate } = this.#discipline;
+    const { estimate } = this.#tracker;
     const state = estimate === null
       ? "synchronising"
       : bounds === null
@@ -231,7 +231,7 @@ export class Watch {
   #settle({ servers }: Fix): void {
     const [only, ...others] = servers;
     if (others.length > 0) return;
-    if (this.#address !== null && this.#address !== only!.address) this.#discipline.clear();
+    if (this.#address !== null && this.#address !== only!.address) this.#tracker.clear();
     this.#address = only!.address;
   }
 

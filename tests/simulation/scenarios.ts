@@ -5,13 +5,13 @@
  * @module
  */
 
+import { GOOD_REPLY } from "../good_reply.ts";
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { clockState } from "../../src/clock/system_clock.ts";
+import { decodeTimex } from "../../src/clock/system_clock.ts";
 import { type Fix, serve, sync, type SyncOptions } from "../../src/mod.ts";
 import { MessageReader } from "../../src/net/framing.ts";
 import { nanoseconds, toTimestamp } from "../../src/ntp/timestamp.ts";
 import { encodePacket, encodeReferenceId, OFFSET, viewOf } from "../../src/ntp/packet.ts";
-import { GOOD_REPLY } from "../good_reply.ts";
 import { constant, type Delay, exponential } from "./random.ts";
 import { type ClockOptions, type Host, type Path, trueOffset, World } from "./world.ts";
 
@@ -347,7 +347,7 @@ export const SCENARIOS: readonly Scenario[] = [
         // It has told the kernel to add this, and that there is no error.
         const left = 0.4 * stage.world.random.uniform();
         const timex = BigInt64Array.of(0n, nanoseconds(left), 0n, 500n, 0n, 0x2001n);
-        await stage.server(name, WAN, { offset: -left, discipline: clockState(timex, 0) });
+        await stage.server(name, WAN, { offset: -left, state: decodeTimex(timex, 0) });
       }
       const fix = await stage.sync(names);
       stage.assertHolds(fix, "truth");

@@ -6,12 +6,12 @@
  */
 
 import type { Clock, Timers } from "../../src/clock/clock.ts";
-import { NOTHING } from "../../src/net/libc/message.ts";
-import { type Accepted, NoRoom, type StreamSockets } from "../../src/net/libc/streams.ts";
-import type { Connection, Listener } from "../../src/net/transport.ts";
+import { WOULD_BLOCK } from "../../src/net/linux/message.ts";
+import { type Accepted, NoRoom, type StreamSockets } from "../../src/net/linux/streams.ts";
+import type { Connection, Listener } from "../../src/net/network.ts";
 import { Admission, type Limits } from "../../src/serve/admission.ts";
-import { Figures, type Refusal, sum } from "../../src/serve/figures.ts";
-import { StreamServer } from "../../src/serve/streams.ts";
+import { Figures, type Refusal, sum } from "../../src/serve/counters.ts";
+import { StreamServer } from "../../src/serve/epoll_streams.ts";
 
 /** A message that is sent to a broken connection. */
 const EPIPE = -32;
@@ -85,7 +85,7 @@ export class ConnectionSockets implements StreamSockets {
     const socket = this.#sockets.get(fd)!;
     const piece = socket.arrived.splice(0, most);
     this.received.set(piece);
-    if (piece.length === 0 && socket.state === "open") return NOTHING;
+    if (piece.length === 0 && socket.state === "open") return WOULD_BLOCK;
     if (piece.length === 0) return socket.state === "over" ? 0 : EPIPE;
     if (socket.arrived.length === 0 && socket.state === "open") this.#read(fd, socket);
     return piece.length;
@@ -98,7 +98,7 @@ export class ConnectionSockets implements StreamSockets {
   send(fd: number, bytes: Uint8Array): number {
     const socket = this.#sockets.get(fd)!;
     if (socket.state === "broken") return EPIPE;
-    if (socket.writing) return NOTHING;
+    if (socket.writing) return WOULD_BLOCK;
     socket.writing = true;
     socket.connection.write(bytes.slice()).then(() => {
       socket.writing = false;

@@ -8,10 +8,16 @@
  */
 
 import { setImmediate } from "node:timers";
-import type { Clock, Discipline, Timers } from "../../src/clock/clock.ts";
+import type { Clock, ClockState, Timers } from "../../src/clock/clock.ts";
 import { formatAddress, type SocketAddress } from "../../src/net/address.ts";
-import type { Datagram, DatagramListener, DatagramPort } from "../../src/net/udp.ts";
-import type { Connection, Listener, Network } from "../../src/net/transport.ts";
+import type {
+  Connection,
+  Datagram,
+  DatagramListener,
+  DatagramPort,
+  Listener,
+  Network,
+} from "../../src/net/network.ts";
 import { SECOND } from "../../src/ntp/timestamp.ts";
 import { Random } from "./random.ts";
 
@@ -142,10 +148,10 @@ export interface ClockOptions {
   /** Nanoseconds between readings that differ. Default 1. */
   readonly precision?: number;
   /** What the kernel says. Default: synchronised, error 0. */
-  readonly discipline?: Discipline | null;
+  readonly state?: ClockState | null;
 }
 
-const SYNCHRONISED: Discipline = {
+const SYNCHRONISED: ClockState = {
   synchronised: true,
   leap: "none",
   maximumError: 0,
@@ -156,7 +162,7 @@ const SYNCHRONISED: Discipline = {
 export class SimulatedClock implements Clock {
   readonly precision: number;
   readonly #world: World;
-  readonly #discipline: Discipline | null;
+  readonly #state: ClockState | null;
   readonly #wander: number;
   readonly #random: Random;
   readonly #start: bigint;
@@ -177,7 +183,7 @@ export class SimulatedClock implements Clock {
     this.#world = world;
     this.#quantum = options.precision ?? 1;
     this.precision = this.#quantum / 1e9;
-    this.#discipline = options.discipline === undefined ? SYNCHRONISED : options.discipline;
+    this.#state = options.state === undefined ? SYNCHRONISED : options.state;
     this.#wander = options.wander ?? 0;
     this.#random = random;
     this.#frequency = (options.frequency ?? 0) / 1e6;
@@ -195,8 +201,8 @@ export class SimulatedClock implements Clock {
     return this.#read(1_000_000_000_000n, this.#advance() - this.#suspended);
   }
 
-  discipline(): Discipline | null {
-    return this.#discipline;
+  state(): ClockState | null {
+    return this.#state;
   }
 
   /** True time against the oscillator, now: as a fraction, how fast the offset to it grows. */

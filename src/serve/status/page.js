@@ -141,7 +141,7 @@ function resolutionOf() {
  *
  * @param {number} resolution
  */
-function tie(resolution, attempts = 5) {
+function crossTimestamp(resolution, attempts = 5) {
   let best = { monotonic: 0, clock: 0, error: Infinity };
   const patience = performance.now() + 200;
   for (let attempt = 0; attempt < attempts;) {
@@ -201,7 +201,7 @@ async function exchange() {
 async function measure() {
   const resolution = resolutionOf();
   await get("/time");
-  const first = tie(resolution);
+  const first = crossTimestamp(resolution);
   const exchanges = [];
   let base;
   for (let i = 0; i < SAMPLES; i++) {
@@ -210,7 +210,7 @@ async function measure() {
     const [t2, t3] = [body.receive, body.transmit].map((text) => Number(BigInt(text) - base) / 1e6);
     exchanges.push({ t1, t2, t3, t4 });
   }
-  const last = tie(resolution);
+  const last = crossTimestamp(resolution);
   const elapsed = last.monotonic - first.monotonic;
   if (Math.abs(last.clock - first.clock - elapsed) > STEP + elapsed / 1000) return null;
   const interval = intersect(exchanges, last.monotonic, resolution);

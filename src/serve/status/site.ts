@@ -7,7 +7,7 @@
 
 import config from "../../../deno.json" with { type: "json" };
 import type { Clock } from "../../clock/clock.ts";
-import type { HttpResponse } from "../../net/http.ts";
+import type { HttpResponse } from "./http_message.ts";
 import { nanoseconds } from "../../ntp/timestamp.ts";
 import {
   type CarrierTotals,
@@ -16,10 +16,10 @@ import {
   type Refusal,
   REFUSALS,
   sum,
-} from "../figures.ts";
-import { stratumOf } from "../respond.ts";
+} from "../counters.ts";
+import { stratumOf } from "../reply.ts";
 import { History, STEP } from "./history.ts";
-import { failure } from "./http.ts";
+import { failure } from "./http_server.ts";
 import { exposition, histogram, type Metric, METRICS_TYPE, type Sample } from "./metrics.ts";
 import { PAGE, PAGE_HEADERS } from "./page.ts";
 
@@ -147,18 +147,18 @@ export class Site {
 
   #status(): string {
     const { tcp, udp, connections, open } = sum(this.#figures);
-    const discipline = this.#clock.discipline();
+    const state = this.#clock.state();
     const { stratum, addresses } = this.#options;
     const now = JSON.stringify({
       version: config.version,
       uptime: this.#uptime,
       trouble: this.#health(),
       addresses,
-      stratum: stratumOf(discipline, stratum),
-      clock: discipline && {
-        synchronised: discipline.synchronised,
-        estimated_error: discipline.estimatedError,
-        maximum_error: discipline.maximumError,
+      stratum: stratumOf(state, stratum),
+      clock: state && {
+        synchronised: state.synchronised,
+        estimated_error: state.estimatedError,
+        maximum_error: state.maximumError,
       },
       replies: tcp.replies + udp.replies,
       connections: { open, total: connections },
@@ -192,9 +192,9 @@ export class Site {
         labels: { transport },
         value: figure(totals),
       }));
-    const discipline = this.#clock.discipline();
-    const kernel = (figure: (known: NonNullable<typeof discipline>) => number): Sample[] =>
-      discipline === null ? [] : [{ value: figure(discipline) }];
+    const state = this.#clock.state();
+    const kernel = (figure: (known: NonNullable<typeof state>) => number): Sample[] =>
+      state === null ? [] : [{ value: figure(state) }];
     const { cpu, residentMemory } = this.#process();
     const seconds = (count: number) => count / 1e9;
     return [
@@ -283,7 +283,7 @@ export class Site {
         name: "tsync_stratum",
         type: "gauge",
         help: "The stratum that is announced.",
-        samples: [{ value: stratumOf(discipline, stratum) }],
+        samples: [{ value: stratumOf(state, stratum) }],
       },
       {
         name: "tsync_clock_synchronised",

@@ -7,12 +7,13 @@
 import process from "node:process";
 import { systemClock, systemTimers } from "../../clock/system_clock.ts";
 import { hostOf } from "../../net/address.ts";
-import { errorText, systemNetwork } from "../../net/transport.ts";
+import { errorText } from "../../net/errors.ts";
+import { systemNetwork } from "../../net/system.ts";
 import { Admission } from "../admission.ts";
-import { Figures } from "../figures.ts";
+import { Figures } from "../counters.ts";
 import { listen } from "../listen.ts";
 import { STEP } from "./history.ts";
-import { HttpServer } from "./http.ts";
+import { HttpServer } from "./http_server.ts";
 import { Site } from "./site.ts";
 import type { StatusMessage, StatusNews, StatusOrder } from "./status.ts";
 

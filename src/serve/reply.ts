@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Discipline } from "../clock/clock.ts";
+import type { ClockState } from "../clock/clock.ts";
 import {
   encodePacket,
   encodeReferenceId,
@@ -29,27 +29,27 @@ const SYNCHRONISED_STRATUM = 2;
  * An unsynchronised host still serves. Its clock is the reference then, and
  * is off from itself by no more than its precision.
  *
- * @param discipline What the kernel says; `null` if it cannot be asked.
+ * @param state What the kernel says; `null` if it cannot be asked.
  * @param precision Of the clock, in seconds.
  * @param now Nanoseconds since the Unix epoch; becomes the reference time.
  * @param stratum What to announce. Default: by the kernel's state, 2 or 10.
  */
-export function announcement(
-  discipline: Discipline | null,
+export function replyTemplate(
+  state: ClockState | null,
   precision: number,
   now: bigint,
   stratum?: number,
 ): Uint8Array {
-  const synchronised = discipline?.synchronised ?? false;
+  const synchronised = state?.synchronised ?? false;
   return encodePacket({
-    leap: synchronised ? discipline!.leap : "none",
+    leap: synchronised ? state!.leap : "none",
     version: VERSION,
     mode: MODE.server,
-    stratum: stratumOf(discipline, stratum),
+    stratum: stratumOf(state, stratum),
     poll: 0,
     precision: Math.ceil(Math.log2(precision)),
     rootDelay: 0,
-    rootDispersion: synchronised ? discipline!.maximumError : precision,
+    rootDispersion: synchronised ? state!.maximumError : precision,
     referenceId: encodeReferenceId("LOCL"),
     reference: toTimestamp(now),
     origin: 0n,
@@ -59,8 +59,8 @@ export function announcement(
 }
 
 /** The stratum to announce: the one that somebody wants, or else 2 or 10, by the kernel's state. */
-export function stratumOf(discipline: Discipline | null, wanted: number | undefined): number {
-  return wanted ?? (discipline?.synchronised ? SYNCHRONISED_STRATUM : LOCAL_STRATUM);
+export function stratumOf(state: ClockState | null, wanted: number | undefined): number {
+  return wanted ?? (state?.synchronised ? SYNCHRONISED_STRATUM : LOCAL_STRATUM);
 }
 
 /**
@@ -69,7 +69,7 @@ export function stratumOf(discipline: Discipline | null, wanted: number | undefi
  *
  * @param request 48 bytes that `refuseRequest` does not refuse.
  * @param reply Where to, 48 bytes.
- * @param announced As made by {@linkcode announcement}.
+ * @param announced As made by {@linkcode replyTemplate}.
  * @param received T2, nanoseconds since the Unix epoch.
  */
 export function respond(

@@ -15,10 +15,11 @@ import {
   type HttpResponse,
   MAX_HEAD,
   parseHead,
-} from "../../net/http.ts";
-import { type Connection, isLost, type Listener } from "../../net/transport.ts";
+} from "./http_message.ts";
+import type { Connection, Listener } from "../../net/network.ts";
+import { isLost } from "../../net/errors.ts";
 import type { Admission, Client } from "../admission.ts";
-import { Watched } from "../stillness.ts";
+import { IdleMonitor } from "../idle_monitor.ts";
 
 /** Open connections, in all and from one address: more take the place of others. */
 export const MAX_CONNECTIONS = 64;
@@ -141,7 +142,7 @@ export class HttpServer {
 }
 
 /** One connection. */
-class Conversation extends Watched {
+class Conversation extends IdleMonitor {
   readonly client: Client;
   readonly #connection: Connection;
   readonly #context: HttpContext;

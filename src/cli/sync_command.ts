@@ -6,12 +6,12 @@
 
 import { setColorEnabled } from "@std/fmt/colors";
 import { systemClock, systemTimers } from "../clock/system_clock.ts";
-import type { ClockSetter, Discipline, Fix } from "../mod.ts";
+import type { ClockSetter, ClockState, Fix } from "../mod.ts";
 import { openClockSetter } from "../clock/clock_setter.ts";
 import { Corrector } from "../sync/correction.ts";
 import { sync } from "../sync/sync.ts";
 import { parseServerAddress } from "../net/address.ts";
-import { trustOnly } from "../net/tls.ts";
+import { trustOnly } from "../net/deno/tls.ts";
 import { EXIT, type SyncArguments, UsageError } from "./args.ts";
 import { mayReadFiles, readFile } from "./files.ts";
 import { isDrawable, print } from "./terminal.ts";
@@ -28,12 +28,12 @@ import {
 /** The clock that `--set` sets. */
 export interface Machine {
   readonly openSetter: () => ClockSetter;
-  readonly discipline: () => Discipline | null;
+  readonly state: () => ClockState | null;
 }
 
 const MACHINE: Machine = {
   openSetter: () => openClockSetter(),
-  discipline: () => systemClock().discipline(),
+  state: () => systemClock().state(),
 };
 
 /**
@@ -60,8 +60,8 @@ export async function runSync(args: SyncArguments, machine: Machine = MACHINE): 
   }
   const ca = authorities(args.ca, servers.some(({ transport }) => transport === "tls"));
   const corrector = args.set && new Corrector(machine.openSetter(), args.set.stepThreshold);
-  if (corrector !== null && !args.quiet) warnOfOthers(machine.discipline());
-  if (args.watch) return await (await import("./watch.ts")).runWatch(args, ca, corrector);
+  if (corrector !== null && !args.quiet) warnOfOthers(machine.state());
+  if (args.watch) return await (await import("./watch_command.ts")).runWatch(args, ca, corrector);
   const interrupt = new AbortController();
   const onSignal = () => interrupt.abort();
   Deno.addSignalListener("SIGINT", onSignal);
@@ -98,8 +98,8 @@ function authorities(file: string | undefined, needed: boolean): string | undefi
 }
 
 /** Two who keep one clock pull it to and fro. */
-function warnOfOthers(discipline: Discipline | null): void {
-  if (discipline?.synchronised !== true) return;
+function warnOfOthers(state: ClockState | null): void {
+  if (state?.synchronised !== true) return;
   console.error(
     "tsync: warning: something keeps the system clock already (the kernel says that it is " +
       "synchronised), such as chronyd, ntpd or systemd-timesyncd: stop it, or leave out --set",

@@ -6,16 +6,16 @@
  */
 
 import type { Clock } from "../clock/clock.ts";
-import { NOTHING } from "../net/libc/message.ts";
-import { NoRoom, type StreamSockets } from "../net/libc/streams.ts";
+import { WOULD_BLOCK } from "../net/linux/message.ts";
+import { NoRoom, type StreamSockets } from "../net/linux/streams.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
 import { nanoseconds, SECOND } from "../ntp/timestamp.ts";
 import { refuseRequest } from "../ntp/validation.ts";
 import type { Admission, Client } from "./admission.ts";
 import { answerMessage } from "./answer.ts";
-import type { Figures, Refusal } from "./figures.ts";
-import { announcement, stampTransmit } from "./respond.ts";
-import { GRACE, Watched } from "./stillness.ts";
+import type { Figures, Refusal } from "./counters.ts";
+import { replyTemplate, stampTransmit } from "./reply.ts";
+import { GRACE, IdleMonitor } from "./idle_monitor.ts";
 
 /** Connections that are accepted before others have their turn. */
 const ACCEPTS = 64;
@@ -30,7 +30,7 @@ const ACCEPT_PAUSE = nanoseconds(0.1);
  * What one descriptor is used for: a connection, and when that is over, another. Nothing is left
  * for the garbage collector, which seldom finds time in a loop that waits in the kernel.
  */
-class Stream extends Watched {
+class Stream extends IdleMonitor {
   /** Whose connection it is; `null` if it is none. */
   client: Client | null = null;
   /** How many bytes have come of a message that is not whole. */
@@ -78,7 +78,7 @@ export interface StreamOptions {
 
 /** Accepts connections and answers on each for as long as it lasts. */
 export class StreamServer {
-  /** What the server says of its own clock, see `announcement`. */
+  /** What the server says of its own clock, see `replyTemplate`. */
   announced: Uint8Array = new Uint8Array();
   readonly #sockets: StreamSockets;
   readonly #admission: Admission;
@@ -153,7 +153,7 @@ export class StreamServer {
     const clock = this.#clock;
     const realtime = clock.realtime();
     const { stratum, idleTimeout } = this.#options;
-    this.announced = announcement(clock.discipline(), clock.precision, realtime, stratum);
+    this.announced = replyTemplate(clock.state(), clock.precision, realtime, stratum);
     this.#admission.forget(realtime);
     for (const stream of this.#opened()) {
       const refusal = stream.look(idleTimeout);
@@ -226,7 +226,7 @@ export class StreamServer {
     const { filled } = stream;
     const count = sockets.receive(stream.fd, PACKET_SIZE - filled);
     if (count <= 0) {
-      if (count === NOTHING) return;
+      if (count === WOULD_BLOCK) return;
       this.#close(stream, count < 0 ? "reset" : filled > 0 ? "incomplete" : null);
       return;
     }
@@ -269,7 +269,7 @@ export class StreamServer {
 
   /** The client sends and does not read: nothing more is read of it until it has what is here. */
   #keep(stream: Stream, bytes: Uint8Array<ArrayBuffer>, sent: number): void {
-    if (sent < 0 && sent !== NOTHING) return this.#close(stream, "reset");
+    if (sent < 0 && sent !== WOULD_BLOCK) return this.#close(stream, "reset");
     stream.unsent = bytes.slice(Math.max(sent, 0));
     this.#sockets.await(stream.fd, "write");
   }

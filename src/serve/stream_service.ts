@@ -5,22 +5,22 @@
  */
 
 import { MessageReader, MessageWriter } from "../net/framing.ts";
-import type { Connection } from "../net/transport.ts";
+import type { Connection } from "../net/network.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
 import { refuseRequest } from "../ntp/validation.ts";
 import type { Admission, Client } from "./admission.ts";
 import { answerMessage } from "./answer.ts";
-import type { Turns } from "./fairness.ts";
-import type { Figures, Refusal } from "./figures.ts";
-import { stampTransmit } from "./respond.ts";
-import { Watched } from "./stillness.ts";
+import type { FairQueue } from "./fair_queue.ts";
+import type { Figures, Refusal } from "./counters.ts";
+import { stampTransmit } from "./reply.ts";
+import { IdleMonitor } from "./idle_monitor.ts";
 
 /** What all conversations of a server share. */
 export interface Context {
   readonly admission: Admission;
-  readonly turns: Turns;
+  readonly turns: FairQueue;
   readonly realtime: () => bigint;
-  /** What the server says of its own clock, see `announcement`. */
+  /** What the server says of its own clock, see `replyTemplate`. */
   announced: Uint8Array;
   /** Is no request to be read any more? */
   stopping: boolean;
@@ -37,7 +37,7 @@ export interface Context {
  * Answers one client for as long as it asks. There may be ten thousand, so it
  * is kept small: callbacks in place of async functions saved 1 kB for each.
  */
-export class Conversation extends Watched {
+export class Conversation extends IdleMonitor {
   readonly client: Client;
   readonly #connection: Connection;
   readonly #context: Context;

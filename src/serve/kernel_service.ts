@@ -6,19 +6,19 @@
  */
 
 import type { Clock, Timers } from "../clock/clock.ts";
-import { DatagramBatch } from "../net/libc/datagrams.ts";
-import { Epoll } from "../net/libc/epoll.ts";
-import { type BoundSocket, libcSockets, socketError } from "../net/libc/socket.ts";
-import { LinuxStreams } from "../net/libc/streams.ts";
-import { EEXIST } from "../net/libc/structures.ts";
-import { errorText } from "../net/transport.ts";
-import type { DatagramListener } from "../net/udp.ts";
+import { DatagramBatch } from "../net/linux/datagrams.ts";
+import { Epoll } from "../net/linux/epoll.ts";
+import type { BoundSocket, DatagramListener } from "../net/network.ts";
+import { libcSockets, socketError } from "../net/linux/socket.ts";
+import { LinuxStreams } from "../net/linux/streams.ts";
+import { EEXIST } from "../libc/structures.ts";
+import { errorText } from "../net/errors.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
 import type { Admission } from "./admission.ts";
 import { answerDatagram } from "./answer.ts";
-import { Figures } from "./figures.ts";
-import { stampTransmit } from "./respond.ts";
-import { type StreamOptions, StreamServer } from "./streams.ts";
+import { Figures } from "./counters.ts";
+import { stampTransmit } from "./reply.ts";
+import { type StreamOptions, StreamServer } from "./epoll_streams.ts";
 
 /** Answers by itself, and counts. */
 export interface Service {

@@ -4,23 +4,9 @@
  * @module
  */
 
-import { printable } from "../ntp/printable.ts";
-
-/** What a server shows of itself: PEM texts. */
-export interface Certificate {
-  /** The certificate, and those between it and its authority. */
-  readonly cert: string;
-  /** Its private key. */
-  readonly key: string;
-}
-
-/** Whom a client believes. */
-export interface TlsOptions {
-  /** The name (or IP address) that the server's certificate must be for. */
-  readonly hostname: string;
-  /** Authorities, as PEM text, that may have signed it beside those of {@linkcode trustOnly}. */
-  readonly ca?: string | undefined;
-}
+import type { Certificate } from "../network.ts";
+import { CertificateError, TlsError } from "../errors.ts";
+import { printable } from "../../ntp/printable.ts";
 
 /**
  * Decides which authorities this process believes. Only the first connection
@@ -37,11 +23,6 @@ export function trustOnly(authorities: "system" | "named"): void {
   Deno.env.set("DENO_TLS_CA_STORE", authorities === "system" ? "system" : "");
 }
 
-/** The other end speaks, but not TLS, or has not shown that it is who it should be. The message begins with a verb. */
-export class TlsError extends Error {
-  override readonly name = "TlsError";
-}
-
 /**
  * Names what is wrong in a failed handshake.
  *
@@ -53,11 +34,6 @@ export function handshakeError(error: unknown): unknown {
   }
   if (!(error instanceof Deno.errors.InvalidData)) return error;
   return new TlsError(certificateErrorText(printable(error.message)), { cause: error });
-}
-
-/** A server cannot show this certificate. The message is a sentence. */
-export class CertificateError extends Error {
-  override readonly name = "CertificateError";
 }
 
 /** @throws {CertificateError} if the key is one that nobody can use without a passphrase. */

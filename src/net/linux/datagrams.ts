@@ -14,12 +14,12 @@ import {
   decodeAddress,
   layOut,
   NAME,
-  NOTHING,
   Receiver,
   sendNow,
+  WOULD_BLOCK,
 } from "./message.ts";
 import { check, encodeAddress, errno, keepStamping, type Libc, socketError } from "./socket.ts";
-import * as c from "./structures.ts";
+import * as c from "../../libc/structures.ts";
 
 /** Never waits, and says how long each really is. */
 const RECEIVING = c.MSG_DONTWAIT | c.MSG_TRUNC;
@@ -201,7 +201,7 @@ export class DatagramSocket {
 
   send(bytes: Uint8Array<ArrayBuffer>): void {
     const count = sendNow(this.#libc, this.#fd, bytes);
-    if (count < 0 && count !== NOTHING) throw socketError(this.#libc, -count);
+    if (count < 0 && count !== WOULD_BLOCK) throw socketError(this.#libc, -count);
   }
 
   /**
@@ -214,7 +214,7 @@ export class DatagramSocket {
   receive(into: Uint8Array): { readonly length: number; readonly arrived: bigint } | null {
     const { bytes } = this.#receiver;
     const length = this.#receiver.receive(this.#fd, bytes.length, c.MSG_TRUNC);
-    if (length === NOTHING) return null;
+    if (length === WOULD_BLOCK) return null;
     if (length < 0) throw socketError(this.#libc, -length);
     into.set(bytes.subarray(0, Math.min(length, into.length)));
     return { length, arrived: this.#receiver.arrived() };

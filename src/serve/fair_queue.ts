@@ -11,7 +11,7 @@
 const PER_TURN = 32;
 
 /** Lets some go on at once, and all others in the turns that follow, first come first served. */
-export class Turns {
+export class FairQueue {
   readonly #queue: (() => void)[] = [];
   #head = 0;
   #taken = 0;

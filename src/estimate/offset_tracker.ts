@@ -49,7 +49,7 @@ export interface Estimate extends Bounds {
 export type News = "first" | "agrees" | "frequency" | "step";
 
 /** Learns from polls. */
-export class Discipline {
+export class OffsetTracker {
   readonly #hulls = new Hulls(WINDOW, MAX_FREQUENCY);
   #estimate: Estimate | null = null;
   /** What the last poll alone proved. */

@@ -6,8 +6,8 @@
  * @module
  */
 
-import { hostOf } from "./address.ts";
-import type { Source } from "./framing.ts";
+import { hostOf } from "../../net/address.ts";
+import type { Source } from "../../net/network.ts";
 
 /** Bytes that the head of a request may have. */
 export const MAX_HEAD = 8192;

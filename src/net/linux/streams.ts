@@ -6,9 +6,9 @@
  */
 
 import type { Epoll } from "./epoll.ts";
-import { Arena, decodeAddress, NAME, NOTHING, Receiver, sendNow } from "./message.ts";
+import { Arena, decodeAddress, NAME, Receiver, sendNow, WOULD_BLOCK } from "./message.ts";
 import { errno, type Libc, socketError } from "./socket.ts";
-import * as c from "./structures.ts";
+import * as c from "../../libc/structures.ts";
 
 /** Somebody who has connected. */
 export interface Accepted {
@@ -31,12 +31,12 @@ export interface StreamSockets {
   /**
    * Never waits.
    *
-   * @returns How many bytes came, 0 at the end; {@linkcode NOTHING}, or less than 0 if it is broken.
+   * @returns How many bytes came, 0 at the end; {@linkcode WOULD_BLOCK}, or less than 0 if it is broken.
    */
   receive(fd: number, most: number): number;
   /** When the last of them came: nanoseconds since the Unix epoch; 0 if the kernel does not say. */
   arrived(): bigint;
-  /** Never waits. @returns How many bytes were taken; {@linkcode NOTHING}, or less than 0 if it is broken. */
+  /** Never waits. @returns How many bytes were taken; {@linkcode WOULD_BLOCK}, or less than 0 if it is broken. */
   send(fd: number, bytes: Uint8Array<ArrayBuffer>): number;
   /** What to wait for next. At first it is something to read. */
   await(fd: number, what: "read" | "write"): void;
@@ -167,7 +167,7 @@ export class StreamSocket {
   receive(into: Uint8Array): { readonly count: number; readonly arrived: bigint } | null {
     const { bytes } = this.#receiver;
     const count = this.#receiver.receive(this.#fd, Math.min(into.length, bytes.length));
-    if (count === NOTHING) return null;
+    if (count === WOULD_BLOCK) return null;
     if (count < 0) throw socketError(this.#libc, -count);
     into.set(bytes.subarray(0, count));
     return { count, arrived: this.#receiver.arrived() };
@@ -186,7 +186,7 @@ export class StreamSocket {
     sendNow(this.#libc, this.#fd, NO_BYTES);
     this.departed = now();
     const count = sendNow(this.#libc, this.#fd, bytes);
-    if (count < 0 && count !== NOTHING) throw socketError(this.#libc, -count);
+    if (count < 0 && count !== WOULD_BLOCK) throw socketError(this.#libc, -count);
     return Math.max(count, 0);
   }
 }

@@ -11,7 +11,7 @@ const MESSAGE_TIMEOUT = 10;
 export const GRACE = 0.5;
 
 /** A connection that is looked at once a second, so that no message needs a timer. */
-export abstract class Watched {
+export abstract class IdleMonitor {
   /** Replies so far. */
   protected replies = 0;
   /** What the last look found (at first none: -1), and for how many seconds it has been so. */

@@ -8,7 +8,7 @@
 import { PACKET_SIZE } from "../../ntp/packet.ts";
 import { SECOND } from "../../ntp/timestamp.ts";
 import { errno, type Libc } from "./socket.ts";
-import * as c from "./structures.ts";
+import * as c from "../../libc/structures.ts";
 
 /** Finds the kernel's time of arrival among a message's control data. @returns Nanoseconds since the Unix epoch, or 0. */
 export function arrivalTime(view: DataView, start: number, end: number): bigint {
@@ -105,12 +105,12 @@ function dotted(view: DataView, at: number): string {
 }
 
 /** There is nothing to be read, or no room to write: a result, as others are a number of bytes. */
-export const NOTHING: number = -c.EAGAIN;
+export const WOULD_BLOCK: number = -c.EAGAIN;
 
-/** The error of a call that failed, as a result: {@linkcode NOTHING}, or less than 0 too. */
+/** The error of a call that failed, as a result: {@linkcode WOULD_BLOCK}, or less than 0 too. */
 function failure(libc: Libc): number {
   const number = errno(libc);
-  return number === c.EINTR ? NOTHING : -number;
+  return number === c.EINTR ? WOULD_BLOCK : -number;
 }
 
 const SENDING = c.MSG_DONTWAIT | c.MSG_NOSIGNAL;
@@ -118,7 +118,7 @@ const SENDING = c.MSG_DONTWAIT | c.MSG_NOSIGNAL;
 /** Made once: it is not to be made between a timestamp and the wire. */
 const WHOLE = BigInt(PACKET_SIZE);
 
-/** Sends what there is room for, never waiting. @returns How many bytes; {@linkcode NOTHING}, or less than 0 if it is broken. */
+/** Sends what there is room for, never waiting. @returns How many bytes; {@linkcode WOULD_BLOCK}, or less than 0 if it is broken. */
 export function sendNow(libc: Libc, fd: number, bytes: Uint8Array<ArrayBuffer>): number {
   const size = bytes.length === PACKET_SIZE ? WHOLE : BigInt(bytes.length);
   const count = libc.send(fd, bytes, size, SENDING);
@@ -153,7 +153,7 @@ export class Receiver {
   /**
    * Never waits.
    *
-   * @returns How many bytes came, 0 at the end; {@linkcode NOTHING}, or less than 0 if it is broken.
+   * @returns How many bytes came, 0 at the end; {@linkcode WOULD_BLOCK}, or less than 0 if it is broken.
    */
   receive(fd: number, most: number, flags = 0): number {
     this.#view.setUint32(this.#length, most, true);

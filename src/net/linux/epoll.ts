@@ -7,7 +7,7 @@
 
 import { Arena } from "./message.ts";
 import { check, errno, type Libc, socketError } from "./socket.ts";
-import * as c from "./structures.ts";
+import * as c from "../../libc/structures.ts";
 
 /** What is told at once. */
 const EVENTS = 256;

@@ -4,15 +4,15 @@
  * @module
  */
 
-import { type Clock, type Tie, tie, type Timers } from "../clock/clock.ts";
+import { type Clock, type CrossTimestamp, crossTimestamp, type Timers } from "../clock/clock.ts";
 import { type Bounds, intersect } from "../estimate/envelope.ts";
 import type { Exchange } from "../estimate/exchange.ts";
 import { formatAddress, type ServerAddress, type SocketAddress } from "../net/address.ts";
 import { type Channel, ChannelError, connectFirst, streamChannel } from "../net/channel.ts";
-import type { Stamper, Stamps } from "../net/framing.ts";
-import { looksLikeTls, TlsError } from "../net/tls.ts";
-import { type Connection, errorText, isUnknownHost, type Network } from "../net/transport.ts";
-import { exchangeDatagrams, LostDatagram } from "../net/udp.ts";
+import type { Connection, Network, Stamper, Stamps } from "../net/network.ts";
+import { looksLikeTls } from "../net/deno/tls.ts";
+import { errorText, isUnknownHost, TlsError } from "../net/errors.ts";
+import { exchangeDatagrams, LostDatagram } from "../net/datagram_exchange.ts";
 import { encodeRequest, type Packet, PACKET_SIZE } from "../ntp/packet.ts";
 import {
   fromTimestamp,
@@ -44,13 +44,13 @@ export interface MeasureOptions {
   /** Ends it; the promise is rejected with its reason. */
   readonly signal: AbortSignal;
   /** Has the last burst's connection, if it is still there, and keeps it. Default: it is closed. */
-  readonly keeper?: Keeper | undefined;
+  readonly kept?: KeptConnection | undefined;
   /** Told after each exchange how many of this burst count. */
   readonly onSample: (done: number) => void;
 }
 
 /** What outlives a burst, for the next one. */
-export interface Keeper {
+export interface KeptConnection {
   connection: Connection | null;
   /** Who answered: another address of the same name may be another machine, with another clock. */
   address: SocketAddress | null;
@@ -67,7 +67,7 @@ export interface Measurement {
   /** The last reply. */
   readonly packet: Packet;
   /** The client's clock before the first exchange. */
-  readonly start: Tie;
+  readonly start: CrossTimestamp;
   /** Who took T4: the kernel, if it did each time. */
   readonly stamps: Stamper;
   /** How many replies were not believed, by reason. */
@@ -180,7 +180,7 @@ class Association {
   #address: string | null = null;
   /** The one that the exchanges were with: a retry may try others. */
   #measured: SocketAddress | null = null;
-  readonly #start: Tie;
+  readonly #start: CrossTimestamp;
 
   constructor(
     server: ServerAddress,
@@ -191,7 +191,7 @@ class Association {
     this.#server = server;
     this.#options = options;
     this.#environment = environment;
-    this.#start = tie(environment.clock);
+    this.#start = crossTimestamp(environment.clock);
     this.#deadline = deadline;
   }
 
@@ -204,7 +204,7 @@ class Association {
     const failure = await this.#converseWithin(ATTEMPTS);
     if (failure !== null && (this.#exchanges.length === 0 || failure.final)) {
       // The next time the name is looked up again: its machine may have gone for good.
-      if (this.#options.keeper !== undefined) this.#options.keeper.address = null;
+      if (this.#options.kept !== undefined) this.#options.kept.address = null;
       return failure;
     }
     const { clock } = this.#environment;
@@ -256,7 +256,7 @@ class Association {
     this.#reply = channel.reply;
     this.#address = formatAddress(channel.address);
     this.#settle(channel.address);
-    let keeper: Keeper | undefined;
+    let keep: KeptConnection | undefined;
     try {
       // The first exchange wakes everything on the way and does not count.
       await this.#exchange(channel);
@@ -266,14 +266,14 @@ class Association {
         this.#keep(exchange, by);
         onSample(this.#exchanges.length);
       }
-      keeper = this.#options.keeper;
+      keep = this.#options.kept;
     } finally {
       cancel();
-      if (keeper === undefined) channel.close();
+      if (keep === undefined) channel.close();
       else {
         channel.release();
-        keeper.connection = connection;
-        keeper.address = channel.address;
+        keep.connection = connection;
+        keep.address = channel.address;
       }
     }
   }
@@ -287,11 +287,11 @@ class Association {
     this.#measured = address;
   }
 
-  /** It is the keeper's no more: should it break, another is made. */
+  /** It is the kept's no more: should it break, another is made. */
   #keptConnection(): Connection | null {
-    const { keeper } = this.#options;
-    const connection = keeper?.connection ?? null;
-    if (keeper !== undefined) keeper.connection = null;
+    const { kept } = this.#options;
+    const connection = kept?.connection ?? null;
+    if (kept !== undefined) kept.connection = null;
     return connection;
   }
 
@@ -310,7 +310,7 @@ class Association {
     const { network, clock, timers, nonce: random } = this.#environment;
     const { samples, onSample } = this.#options;
     const { signal } = this.#deadline;
-    const known = this.#measured ?? this.#options.keeper?.address ?? null;
+    const known = this.#measured ?? this.#options.kept?.address ?? null;
     let candidates = known === null ? await this.#resolve() : [known];
     const request = new Uint8Array(PACKET_SIZE);
     const reply = this.#reply = new Uint8Array(PACKET_SIZE);
@@ -330,7 +330,7 @@ class Association {
         throw new NoConnection(this.#whyNot(error), { cause: error });
       }
       this.#settle(server);
-      if (this.#options.keeper !== undefined) this.#options.keeper.address = server;
+      if (this.#options.kept !== undefined) this.#options.kept.address = server;
       candidates = [server];
       this.#keep(this.#judge(reply, nonce, stamps), stamps.by);
       onSample(this.#exchanges.length);
@@ -359,7 +359,7 @@ class Association {
     const { signal } = this.#deadline;
     const found = await this.#resolve();
     // Who answered before goes first.
-    const { hostname: before } = this.#options.keeper?.address ?? { hostname: "" };
+    const { hostname: before } = this.#options.kept?.address ?? { hostname: "" };
     const addresses = found.toSorted((a, b) =>
       Number(b.hostname === before) - Number(a.hostname === before)
     );

@@ -6,16 +6,16 @@
  * @module
  */
 
-import { type Clock, type Tie, tie } from "../clock/clock.ts";
-import type { SocketAddress } from "./address.ts";
-import { connectionDescriptor, descriptorOf } from "./descriptors.ts";
-import { DatagramSocket } from "./libc/datagrams.ts";
-import { type Libc, stampedDescriptor } from "./libc/socket.ts";
-import { StreamSocket } from "./libc/streams.ts";
-import type { Connection } from "./transport.ts";
-import { type Arrival, type DatagramPort, openSocket } from "./udp.ts";
+import { type Clock, type CrossTimestamp, crossTimestamp } from "../../clock/clock.ts";
+import type { SocketAddress } from "../address.ts";
+import { connectionDescriptor, descriptorOf } from "../descriptors.ts";
+import { DatagramSocket } from "./datagrams.ts";
+import { type Libc, stampedDescriptor } from "./socket.ts";
+import { StreamSocket } from "./streams.ts";
+import type { Arrival, Connection, DatagramPort } from "../network.ts";
+import { openSocket } from "../deno/datagrams.ts";
 
-/** Turns of the event loop for which an answer may come at any moment. */
+/** FairQueue of the event loop for which an answer may come at any moment. */
 const SOON = 200;
 
 /** Milliseconds between two looks after that: the kernel has stamped what came meanwhile. */
@@ -43,11 +43,11 @@ const SLEW = 500e-6;
 export class Arrivals {
   readonly #clock: Clock;
   /** When nothing had come yet. */
-  #empty: Tie;
+  #empty: CrossTimestamp;
 
   constructor(clock: Clock) {
     this.#clock = clock;
-    this.#empty = tie(clock);
+    this.#empty = crossTimestamp(clock);
   }
 
   /**
@@ -81,7 +81,7 @@ export class Arrivals {
    * @param receive Takes it; `null` if nothing has.
    */
   look<T>(receive: () => T | null): T | null {
-    const before = tie(this.#clock, 1);
+    const before = crossTimestamp(this.#clock, 1);
     const received = receive();
     if (received === null) this.#empty = before;
     return received;
@@ -93,7 +93,7 @@ export class Arrivals {
    */
   monotonic(arrived: bigint): bigint | null {
     if (arrived === 0n) return null;
-    const { monotonic, realtime, error } = tie(this.#clock);
+    const { monotonic, realtime, error } = crossTimestamp(this.#clock);
     const elapsed = monotonic - this.#empty.monotonic;
     const moved = (realtime - this.#empty.realtime) - elapsed;
     const doubt = error + this.#empty.error + BigInt(Math.ceil(SLEW * Number(elapsed)));

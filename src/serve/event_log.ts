@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Carrier, Refusal } from "./figures.ts";
+import type { Carrier, Refusal } from "./counters.ts";
 
 /** Something that a log may tell. */
 export type ServerEvent =
@@ -41,7 +41,7 @@ export type ServerEvent =
 type Kind = `${Carrier} ${Refusal}`;
 
 /** Passes events on, and keeps back what there is too much of. */
-export class Notices {
+export class EventLog {
   readonly #onEvent: (event: ServerEvent) => void;
   /** Refusals that no event has told of yet. */
   readonly #untold = new Map<Kind, number>();

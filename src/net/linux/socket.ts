@@ -7,10 +7,11 @@
  * @module
  */
 
-import { type Library, openLibc } from "../../clock/libc.ts";
+import type { BoundSocket } from "../network.ts";
+import { type Library, openLibc } from "../../libc/libc.ts";
 import { canonical, type SocketAddress } from "../address.ts";
 import { descriptorOf } from "../descriptors.ts";
-import * as c from "./structures.ts";
+import * as c from "../../libc/structures.ts";
 
 const SYMBOLS = {
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
@@ -135,18 +136,6 @@ export function keepStamping(libc: Libc): void {
   if (stamping) return;
   stamping = true;
   stampedDescriptor(libc, libc.socket(c.AF_INET, c.SOCK_DGRAM | c.SOCK_CLOEXEC, 0));
-}
-
-/** A server's socket that the kernel stamps. */
-export interface BoundSocket {
-  /** What comes by it: connections, or datagrams. */
-  readonly transport: "tcp" | "udp";
-  /** Its descriptor. */
-  readonly fd: number;
-  /** Where it listens; a port of 0 has become the one that was picked. */
-  readonly address: SocketAddress;
-  /** Gives it back. Nobody may use its descriptor any more. */
-  close(): void;
 }
 
 /** Bytes that may wait to be read, if the kernel grants so many. */

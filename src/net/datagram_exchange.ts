@@ -1,0 +1,65 @@
+/**
+ * One exchange with a server of NTP by datagrams.
+ *
+ * @module
+ */
+
+import type { Clock, Timers } from "../clock/clock.ts";
+import { OFFSET, PACKET_SIZE } from "../ntp/packet.ts";
+import type { SocketAddress } from "./address.ts";
+import type { DatagramNetwork, Stamps } from "./network.ts";
+
+/** Seconds after which a request or its reply is taken for lost. */
+const LOST = 1;
+
+/** A request or its reply was lost. The message begins with a verb. */
+export class LostDatagram extends Error {
+  override readonly name = "LostDatagram";
+}
+
+/**
+ * Sends a request from a port of its own and waits for its reply. What does
+ * not repeat the request's transmit field is late, duplicated or forged, and ignored.
+ *
+ * @param reply Where to, 48 bytes.
+ * @throws {LostDatagram} if there is none in time.
+ * @throws {Deno.errors.ConnectionRefused} if the other machine says that nobody listens.
+ * @throws The signal's reason if it is aborted.
+ */
+export async function exchangeDatagrams(
+  network: DatagramNetwork,
+  server: SocketAddress,
+  request: Uint8Array<ArrayBuffer>,
+  reply: Uint8Array,
+  clock: Clock,
+  timers: Timers,
+  signal: AbortSignal,
+): Promise<Stamps> {
+  signal.throwIfAborted();
+  const port = network.openDatagrams(server, clock);
+  const close = () => port.close();
+  const cancel = timers.after(LOST, close);
+  signal.addEventListener("abort", close);
+  try {
+    const departed = clock.monotonic();
+    port.send(request);
+    for (;;) {
+      const datagram = await port.receive(reply);
+      signal.throwIfAborted();
+      if (datagram === null) throw new LostDatagram("did not answer");
+      if (datagram.length !== PACKET_SIZE || !belongs(reply, request)) continue;
+      return { departed, arrived: datagram.arrived, by: datagram.by };
+    }
+  } finally {
+    signal.removeEventListener("abort", close);
+    cancel();
+    port.close();
+  }
+}
+
+function belongs(reply: Uint8Array, request: Uint8Array): boolean {
+  for (let i = 0; i < 8; i++) {
+    if (reply[OFFSET.origin + i] !== request[OFFSET.transmit + i]) return false;
+  }
+  return true;
+}

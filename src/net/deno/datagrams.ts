@@ -1,0 +1,99 @@
+/**
+ * Datagrams: where they come from, and a client's way to a server of NTP.
+ *
+ * @module
+ */
+
+import type { DatagramNetwork, DatagramPort } from "../network.ts";
+import type { Clock } from "../../clock/clock.ts";
+import { canonical, type SocketAddress } from "../address.ts";
+
+/** Milliseconds after an error. */
+const AGAIN = 1;
+
+/** The operating system's datagrams. */
+export const systemDatagrams: DatagramNetwork = {
+  listenDatagrams(address) {
+    const socket = Deno.listenDatagram({ ...address, transport: "udp" });
+    const { port } = socket.addr as Deno.NetAddr;
+    let closed = false;
+    return {
+      address: { hostname: address.hostname, port },
+      async receive() {
+        for (;;) {
+          try {
+            const [bytes, sender] = await socket.receive();
+            return { bytes, sender: sender as Deno.NetAddr };
+          } catch {
+            // What a client's machine says of an answer that it did not want is nobody's trouble.
+            if (closed) return null;
+            await new Promise((resolve) => setTimeout(resolve, AGAIN));
+          }
+        }
+      },
+      send(bytes, to) {
+        socket.send(bytes, { ...to, transport: "udp" }).catch(() => {});
+      },
+      close() {
+        closed = true;
+        socket.close();
+      },
+    };
+  },
+  openDatagrams(server, clock) {
+    return new UserPort(server, clock);
+  },
+};
+
+/** Opens a socket with a port of its own, of the family of who is to be asked. */
+export function openSocket({ hostname }: SocketAddress): Deno.DatagramConn {
+  const any = hostname.includes(":") ? "::" : "0.0.0.0";
+  return Deno.listenDatagram({ hostname: any, port: 0, transport: "udp" });
+}
+
+class UserPort implements DatagramPort {
+  readonly #server: Deno.NetAddr;
+  readonly #socket: Deno.DatagramConn;
+  readonly #clock: Clock;
+
+  constructor(server: SocketAddress, clock: Clock) {
+    this.#socket = openSocket(server);
+    this.#server = { ...server, transport: "udp" };
+    this.#clock = clock;
+  }
+
+  send(bytes: Uint8Array): void {
+    this.#socket.send(bytes, this.#server).catch(() => {}); // Like one that is lost on the way.
+  }
+
+  async receive(into: Uint8Array) {
+    for (;;) {
+      let datagram: [Uint8Array, Deno.Addr];
+      try {
+        datagram = await this.#socket.receive();
+      } catch {
+        return null;
+      }
+      const arrived = this.#clock.monotonic();
+      const [bytes, sender] = datagram;
+      const { hostname, port } = sender as Deno.NetAddr;
+      if (port !== this.#server.port || !this.#isServer(hostname)) continue;
+      into.set(bytes.subarray(0, into.length));
+      return { length: bytes.length, arrived, by: "user" as const };
+    }
+  }
+
+  close(): void {
+    try {
+      this.#socket.close();
+    } catch {
+      // It was closed already.
+    }
+  }
+
+  /** The same address may be written in several ways, and an unspecified one is this machine's. */
+  #isServer(hostname: string): boolean {
+    const server = canonical(this.#server.hostname);
+    return server === "0.0.0.0" || server === "::" || server === canonical(hostname);
+  }
+}

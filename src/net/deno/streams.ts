@@ -1,0 +1,192 @@
+/**
+ * Connections, and where they come from.
+ *
+ * @module
+ */
+
+import type { Certificate, Connection, Listener, TlsOptions } from "../network.ts";
+import type { SocketAddress } from "../address.ts";
+import { BusyPoll } from "./busy_poll.ts";
+import { hangUp, setNoDelay } from "../descriptors.ts";
+import { authorityError, certificateError, handshakeError, refuseEncrypted } from "./tls.ts";
+
+/** Connections that may wait to be accepted. */
+const BACKLOG = 4096;
+
+/** Deno knows this option, its types do not. */
+export const WITH_BACKLOG: object = { tcpBacklog: BACKLOG };
+
+/** Seconds: about what a reply takes on a fast network. Longer, and the server's own process is kept from running. */
+export const awaitingReply = new BusyPoll(30e-6);
+
+/** Seconds: about what a client on a fast network takes until its next request. */
+const awaitingRequest = new BusyPoll(100e-6);
+
+export class DenoListener<T extends Deno.Listener> implements Listener {
+  readonly address: SocketAddress;
+  protected closed = false;
+
+  constructor(readonly transport: "tcp" | "tls", protected listener: T) {
+    const { hostname, port } = listener.addr as Deno.NetAddr;
+    this.address = { hostname, port };
+  }
+
+  async accept(): Promise<Connection | null> {
+    const { listener } = this;
+    try {
+      return new DenoConnection(
+        await listener.accept() as Deno.TcpConn | Deno.TlsConn,
+        awaitingRequest,
+      );
+    } catch (error) {
+      if (this.closed) return null;
+      if (listener !== this.listener) return this.accept(); // It was replaced.
+      throw error;
+    }
+  }
+
+  close(): void {
+    this.closed = true;
+    this.listener.close();
+  }
+}
+
+export class TlsListener extends DenoListener<Deno.TlsListener> {
+  static listen(address: SocketAddress, certificate: Certificate): TlsListener {
+    // Sharing the port with a successor must not be sharing it with another program.
+    Deno.listen({ ...address }).close();
+    return new TlsListener("tls", TlsListener.#open(address, certificate));
+  }
+
+  static #open(address: SocketAddress, certificate: Certificate): Deno.TlsListener {
+    refuseEncrypted(certificate);
+    const { cert, key } = certificate;
+    try {
+      const listener = Deno.listenTls({ ...address, ...WITH_BACKLOG, cert, key, reusePort: true });
+      setNoDelay(listener.addr);
+      return listener;
+    } catch (error) {
+      throw certificateError(error);
+    }
+  }
+
+  /** Deno's listeners cannot change their certificate. The new one is there before the old one goes. */
+  renew(certificate: Certificate): void {
+    const old = this.listener;
+    this.listener = TlsListener.#open(this.address, certificate);
+    old.close();
+  }
+}
+
+/** Milliseconds in which connections that Deno would not end are collected: looking for them takes some. */
+const HANG_UP_PAUSE = 10;
+
+/** Connections that are to end although Deno is waiting for something. */
+class HangUps {
+  #connections: DenoConnection[] = [];
+
+  add(connection: DenoConnection): void {
+    if (this.#connections.push(connection) > 1) return;
+    setTimeout(() => {
+      // As long as they are open, nobody else has their addresses.
+      hangUp(this.#connections);
+      for (const each of this.#connections) each.release();
+      this.#connections = [];
+    }, HANG_UP_PAUSE);
+  }
+}
+
+const hangUps = new HangUps();
+
+/** Few say goodbye in TLS before they close. Messages of a known length cannot be cut short unseen. */
+function asEnd(error: unknown): null {
+  if (error instanceof Deno.errors.UnexpectedEof) return null;
+  throw error;
+}
+
+export function setNoDelayOf(stream: Deno.TcpConn): void {
+  try {
+    stream.setNoDelay();
+  } catch {
+    // It is broken already, as the first read will say.
+  }
+}
+
+export class DenoConnection implements Connection {
+  readonly remote: SocketAddress;
+  readonly #busyPoll: BusyPoll;
+  #stream: Deno.TcpConn | Deno.TlsConn;
+  /** Is it one with TLS that has not been agreed on yet? */
+  #handshaking: boolean;
+  #closed = false;
+
+  /** @param zone Of the other end's address: Deno leaves it out. Default: none. */
+  constructor(stream: Deno.TcpConn | Deno.TlsConn, busyPoll: BusyPoll, zone = "") {
+    const { hostname, port } = stream.remoteAddr as Deno.NetAddr;
+    this.remote = { hostname: hostname + zone, port };
+    this.#stream = stream;
+    this.#handshaking = "handshake" in stream;
+    this.#busyPoll = busyPoll;
+    // Deno has no such option for a server's connection with TLS.
+    if ("setNoDelay" in stream) setNoDelayOf(stream);
+  }
+
+  async startTls({ hostname, ca }: TlsOptions): Promise<void> {
+    const caCerts = ca === undefined ? [] : [ca];
+    try {
+      this.#stream = await Deno.startTls(this.#stream as Deno.TcpConn, { hostname, caCerts });
+    } catch (error) {
+      throw authorityError(error, hostname);
+    }
+    this.#handshaking = true;
+    await this.awaitTls();
+  }
+
+  async awaitTls(): Promise<void> {
+    if (!("handshake" in this.#stream)) return;
+    try {
+      await this.#stream.handshake();
+      this.#handshaking = false;
+    } catch (error) {
+      throw handshakeError(error);
+    }
+  }
+
+  read(into: Uint8Array): Promise<number | null> {
+    const reading = this.#stream.read(into);
+    return "handshake" in this.#stream ? reading.catch(asEnd) : reading;
+  }
+
+  write(bytes: Uint8Array): Promise<number> {
+    const writing = this.#stream.write(bytes);
+    this.#busyPoll.start();
+    return writing;
+  }
+
+  closeWrite(): Promise<void> {
+    return this.#stream.closeWrite();
+  }
+
+  /** Where it ends here. */
+  get local(): SocketAddress {
+    const { hostname, port } = this.#stream.localAddr as Deno.NetAddr;
+    return { hostname, port };
+  }
+
+  close(stuck = false): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#busyPoll.stop();
+    if (stuck || this.#handshaking) hangUps.add(this);
+    else this.release();
+  }
+
+  /** Gives back what Deno has of it. */
+  release(): void {
+    try {
+      this.#stream.close();
+    } catch {
+      // It was closed already.
+    }
+  }
+}
