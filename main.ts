@@ -4,6 +4,7 @@
  * @module
  */
 
+import { sentenceOf } from "./src/cli/hints.ts";
 import { EXIT, helpText, parseCommandLine, UsageError, VERSION } from "./src/cli/args.ts";
 
 async function run(args: readonly string[]): Promise<number> {
@@ -22,7 +23,7 @@ async function run(args: readonly string[]): Promise<number> {
         return await (await import("./src/cli/sync_command.ts")).runSync(parsed);
     }
   } catch (error) {
-    console.error(`tsync: ${error instanceof Error ? error.message : error}`);
+    console.error(`tsync: ${sentenceOf(error)}`);
     if (!(error instanceof UsageError)) return EXIT.failure;
     console.error(
       error.command === undefined

@@ -39,8 +39,6 @@ const bundles = await Deno.makeTempDir();
 let problem: string | null = null;
 try {
   await bundle("--code-splitting", `--outdir=${bundles}`, "main.ts");
-  // Named and placed as `src/serve/status/status.ts` looks for it, by its name in the source.
-  await bundle(`--output=${bundles}/worker.ts`, "src/serve/status/worker.ts");
   for (const target of targets) {
     if (await compile(target)) console.log(`made ${outputOf(target)}`);
     else failed.push(target);
@@ -80,7 +78,6 @@ async function compile(target: string): Promise<boolean> {
       ...config.unstable.map((feature) => `--unstable-${feature}`),
       ...RUNTIME_FLAGS,
       `--target=${target}`,
-      `--include=${bundles}/worker.ts`,
       `--output=${outputOf(target)}`,
       `${bundles}/main.js`,
     ],

@@ -12,6 +12,7 @@ export type { Bounds } from "./estimate/envelope.ts";
 export type { Interval } from "./estimate/exchange.ts";
 export { compareTimes, SyncedClock, type SyncedTime } from "./clock/synced_clock.ts";
 export type { ServerAddress, SocketAddress, TransportName } from "./net/address.ts";
+export { OptionError, type OptionName } from "./net/errors.ts";
 export type {
   Arrival,
   BoundSocket,
@@ -32,8 +33,9 @@ export type {
 export type { LEAP, Leap } from "./ntp/packet.ts";
 export type { AdmissionRefusal, Limits } from "./serve/admission.ts";
 export type { Carrier, CARRIERS, Refusal, REFUSALS } from "./serve/counters.ts";
-export { type Counters, serve, type ServeOptions, type Server } from "./serve/server.ts";
 export type { ServerEvent } from "./serve/event_log.ts";
+export type { Server, ServerCounters, Trouble } from "./serve/lifecycle.ts";
+export { serve, type ServeOptions } from "./serve/server.ts";
 export { type Correction, Corrector } from "./sync/correction.ts";
 export type { Fix, ServerFigures, ServerReport } from "./sync/fix.ts";
 export { sync, type SyncOptions } from "./sync/sync.ts";

@@ -5,6 +5,8 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
+import { LIBC_PATHS } from "../src/libc/libc.ts";
+import "./libraries.ts";
 import { Random } from "./simulation/random.ts";
 import { RUNTIME_FLAGS } from "../scripts/program.ts";
 import { type Clock, crossTimestamp, stepped } from "../src/clock/clock.ts";
@@ -100,7 +102,7 @@ Deno.test({
   name: "openSystemClock() asks for no permission that it does not have",
   permissions: { ffi: false },
   fn: () => {
-    using clock = openSystemClock();
+    using clock = openSystemClock(LIBC_PATHS);
     assertEquals(clock.state(), null);
   },
 });

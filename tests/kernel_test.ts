@@ -23,7 +23,7 @@ import { streamChannel } from "../src/net/channel.ts";
 import { MessageReader } from "../src/net/framing.ts";
 import { Arrivals, KernelConnection, KernelPort } from "../src/net/linux/client.ts";
 import { Arena } from "../src/net/linux/message.ts";
-import { bindSocket, libcSockets } from "../src/net/linux/socket.ts";
+import { bindSocket, linuxLibc } from "../src/net/linux/sockets.ts";
 import { clientNetwork } from "../src/net/system.ts";
 import { decodePacket } from "../src/ntp/packet.ts";
 import { fromTimestamp } from "../src/ntp/timestamp.ts";
@@ -40,7 +40,7 @@ const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(reso
 /** The same, but for those who cannot have it. */
 function test(name: string, body: (program: Program) => Promise<void>): void {
   Deno.test(name, async () => {
-    if (libcSockets() === null) return console.log("not Linux: not tried");
+    if (linuxLibc() === null) return console.log("not Linux: not tried");
     await body(program);
   });
 }
@@ -90,7 +90,7 @@ test("T2 is when the last byte of a request came, not the first", async (program
 });
 
 Deno.test("T4 is when the kernel received a reply, though the client slept", async () => {
-  if (libcSockets() === null) return console.log("no libc here: not tried");
+  if (linuxLibc() === null) return console.log("no libc here: not tried");
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const signal = new AbortController().signal;
   const address = listener.addr as Deno.NetAddr;
@@ -164,7 +164,7 @@ Deno.test("the kernel's stamp of a reply is never made earlier than the reply ca
 });
 
 Deno.test("where the kernel does not stamp, as in some sandboxes, its sockets are none", async () => {
-  const real = libcSockets();
+  const real = linuxLibc();
   if (real === null) return console.log("no libc here: not tried");
   const libc: typeof real = new Proxy(real, {
     get: (target, name) => name === "setsockopt" ? () => -1 : Reflect.get(target, name),
@@ -196,7 +196,7 @@ Deno.test("nothing is read by a descriptor that was closed: it may be another's 
 });
 
 Deno.test("memory that C keeps an address of is never small enough to be moved", () => {
-  const libc = libcSockets();
+  const libc = linuxLibc();
   if (libc === null) return console.log("no libc here: not tried");
   for (const size of [1, 16, 64, 5000]) {
     const arena = new Arena(libc, size);
@@ -293,7 +293,7 @@ Deno.test("where libc may not be loaded, who asks for it is told", async () => {
 });
 
 Deno.test("the log says who stamps, and `auto` is silent where the kernel cannot be asked", async () => {
-  const kernel = libcSockets() === null ? "user" : "kernel";
+  const kernel = linuxLibc() === null ? "user" : "kernel";
   const withoutLibc = SOURCE.args.filter((arg) => !arg.startsWith("--allow-ffi"));
   const rows: [Program, string][] = [
     [program, kernel],
@@ -335,7 +335,7 @@ Deno.test("a request that the kernel did not stamp is stamped by the program, an
 });
 
 Deno.test("collections of garbage under load move nothing that C has the address of", async () => {
-  if (libcSockets() === null) return console.log("not Linux: not tried");
+  if (linuxLibc() === null) return console.log("not Linux: not tried");
   // Each collection moves whatever V8 can move, and says that it was there. (Some versions of Deno
   // pin a small array once C has its address; that arenas are not small has a test of its own.)
   const flags =

@@ -5,10 +5,6 @@
  * @module
  */
 
-import { systemClock } from "../src/clock/system_clock.ts";
-import { hangUp } from "../src/net/descriptors.ts";
-import { libcSockets } from "../src/net/linux/socket.ts";
+import { sharedLibc } from "../src/libc/libc.ts";
 
-systemClock();
-libcSockets();
-hangUp([]);
+sharedLibc();

@@ -19,7 +19,7 @@ import type { Timers } from "../src/clock/clock.ts";
 import { serve } from "../src/mod.ts";
 import type { Connection, Listener } from "../src/net/network.ts";
 import { Admission } from "../src/serve/admission.ts";
-import { Figures, HOLD_BOUNDS, sum } from "../src/serve/counters.ts";
+import { Counters, HOLD_BOUNDS } from "../src/serve/counters.ts";
 import {
   HttpServer,
   MAX_CONNECTIONS,
@@ -27,7 +27,6 @@ import {
 } from "../src/serve/status/http_server.ts";
 import { exposition, histogram } from "../src/serve/status/metrics.ts";
 import { Site } from "../src/serve/status/site.ts";
-import { Thread } from "../src/serve/thread.ts";
 import { type Client, connect } from "./attackers.ts";
 import { type Host, World } from "./simulation/world.ts";
 import * as page from "../src/serve/status/page.js";
@@ -265,24 +264,29 @@ describe("the page", () => {
   });
 });
 
-describe("Figures", () => {
+describe("Counters", () => {
   it("sorts replies by how long they took, and never counts below zero", () => {
-    const figures = new Figures();
-    for (const held of [-5n, 0n, 1000n, 1001n, 2_000_000_000n]) figures.reply("tcp", held);
-    const { tcp, udp } = sum([figures]);
+    const counters = new Counters();
+    for (const held of [-5n, 0n, 1000n, 1001n, 2_000_000_000n]) counters.reply("tcp", held);
+    const { tcp, udp } = counters.totals;
     assertEquals([tcp.replies, udp.replies, tcp.held], [5, 0, 2_000_002_001]);
     const expected = HOLD_BOUNDS.map(() => 0);
     assertEquals(tcp.holds, [3, 1, ...expected.slice(2), 1]);
   });
 
-  it("are the same from both sides", () => {
-    const figures = new Figures();
-    const other = new Figures(figures.shared);
-    figures.connect();
-    figures.connect();
-    figures.disconnect();
-    figures.refuse("udp", "rate");
-    const { connections, open, udp } = sum([other, new Figures()]);
+  it("tells what has grown since the last look", () => {
+    const counters = new Counters();
+    counters.refuse("udp", "rate");
+    counters.unstamped("tcp");
+    assertEquals(counters.grown(), [
+      { carrier: "tcp", unstamped: 1, refusals: [] },
+      { carrier: "udp", unstamped: 0, refusals: [["rate", 1]] },
+    ]);
+    counters.connect();
+    counters.connect();
+    counters.disconnect();
+    assert(counters.grown().every(({ unstamped, refusals }) => unstamped + refusals.length === 0));
+    const { connections, open, udp } = counters.totals;
     assertEquals([connections, open, udp.refusals.rate], [2, 1, 1]);
   });
 });
@@ -319,36 +323,23 @@ describe("Site", () => {
   const make = () => {
     const world = new World(1);
     const { clock } = world.host("server");
-    const figures = [new Figures(), new Figures()];
+    const counters = new Counters();
+    const address = { hostname: "127.0.0.1", port: 1 };
     const options = {
-      transports: [{ transport: "tcp", stamped: true }],
-      addresses: [],
+      endpoints: [{ transport: "tcp", address, stamped: true }],
       stratum: undefined,
       started: { monotonic: clock.monotonic(), realtime: clock.realtime() },
     } as const;
-    const site = new Site(figures, options, clock, () => ({ cpu: 0, residentMemory: 0 }));
+    const site = new Site(counters, options, clock, () => ({ cpu: 0, residentMemory: 0 }));
     const health = () => {
       const { status, body } = site.respond("/healthz", 0n);
       return `${status} ${body.trim()}`;
     };
-    return { world, figures, site, health };
+    return { world, counters, site, health };
   };
 
-  it("is well as long as all threads give signs of life", async () => {
-    const { world, figures, site, health } = make();
-    for (let second = 0; second < 20; second++) {
-      assertEquals(health(), "200 ok");
-      await world.sleep(1);
-      for (const each of figures) each.beat();
-    }
-    for (let second = 0; second < 8; second++) {
-      await world.sleep(1);
-      figures[0]!.beat();
-      site.sample(); // Nobody need have asked meanwhile.
-    }
-    assertEquals(health(), "503 a thread that accepts and answers has been stuck for 7 s");
-    figures[1]!.beat();
-    assertEquals(health(), "200 ok");
+  it("is well as long as the server does not say otherwise", () => {
+    assertEquals(make().health(), "200 ok");
   });
 
   it("is not well if the server says so", () => {
@@ -360,14 +351,14 @@ describe("Site", () => {
   });
 
   it("remembers ten minutes, as rates", async () => {
-    const { world, figures: [first, second], site } = make();
+    const { world, counters, site } = make();
     const history = () => JSON.parse(site.respond("/status", 0n).body).history;
     assertEquals(history(), { step: 2, replies: [], connections: [], refusals: {} });
     for (let i = 0; i < 400; i++) {
       await world.sleep(2);
-      for (let n = 0; n < i; n++) first!.reply("tcp", 1n);
-      if (i === 398) second!.refuse("udp", "rate");
-      if (i === 399) second!.connect();
+      for (let n = 0; n < i; n++) counters.reply("tcp", 1n);
+      if (i === 398) counters.refuse("udp", "rate");
+      if (i === 399) counters.connect();
       site.sample();
     }
     const { replies, connections, refusals } = history();
@@ -918,48 +909,6 @@ Deno.test("with TLS the counts are TLS's, and HTTP stays HTTP", async () => {
   assertMatch(metrics, /^tsync_replies_total\{transport="tls"\} 17$/m);
   assertMatch(metrics, /^tsync_refusals_total\{transport="tls",reason="tls"\} 0$/m);
   assert(!metrics.includes('transport="tcp"'));
-});
-
-Deno.test({
-  name: "a thread that dies is told of, and replaced by one that is told the same",
-  sanitizeOps: false, // A worker is not one of the test's own resources.
-  sanitizeResources: false,
-  async fn() {
-    const said: unknown[] = [];
-    let heard = Promise.withResolvers<void>();
-    let restart = Promise.withResolvers<() => void>();
-    const timers: Timers = {
-      after(_, callback) {
-        restart.resolve(callback);
-        return () => {};
-      },
-    };
-    // Says what it is told, and dies of the word.
-    const module = "data:text/javascript," + encodeURIComponent(
-      "onmessage = ({ data }) => { if (data === 'die') throw new Error('of it'); postMessage(data); };",
-    );
-    const thread = new Thread({
-      module: new URL(module),
-      onMessage: (message) => {
-        said.push(message);
-        heard.resolve();
-      },
-      onFailure: (error) => said.push(error),
-    }, timers);
-    for (let life = 0; life < 2; life++) {
-      if (life === 0) thread.start("order");
-      else (await restart.promise)();
-      await heard.promise;
-      assertEquals(thread.running, true);
-      heard = Promise.withResolvers();
-      restart = Promise.withResolvers();
-      thread.post("die");
-      await restart.promise;
-      assertEquals(thread.running, false);
-    }
-    assertEquals(said, ["order", "Uncaught Error: of it", "order", "Uncaught Error: of it"]);
-    thread.end();
-  },
 });
 
 /** All that the documentation names, and all that there is. */

@@ -1,27 +1,27 @@
 import { GOOD_REPLY } from "./good_reply.ts";
-import { assert, assertEquals } from "@std/assert";
-import fc from "fast-check";
 import { compiled, ServeProcess, SOURCE } from "../scripts/program.ts";
-import { openLibc } from "../src/libc/libc.ts";
+import { LIBC_PATHS } from "../src/libc/libc.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { serve, type ServerEvent, sync } from "../src/mod.ts";
 import { DatagramBatch } from "../src/net/linux/datagrams.ts";
-import { libcSockets } from "../src/net/linux/socket.ts";
+import { linuxLibc } from "../src/net/linux/sockets.ts";
 import { clientNetwork, systemNetwork } from "../src/net/system.ts";
 import { decodePacket, encodePacket } from "../src/ntp/packet.ts";
 import { fromTimestamp, toTimestamp } from "../src/ntp/timestamp.ts";
 import { Admission } from "../src/serve/admission.ts";
-import { answerDatagram } from "../src/serve/answer.ts";
-import { replyTemplate } from "../src/serve/reply.ts";
+import { answerDatagram, replyTemplate } from "../src/serve/reply.ts";
 import { concat, CORPUS, requestOf } from "./attackers.ts";
 import { World } from "./simulation/world.ts";
+import { assert, assertEquals } from "@std/assert";
+import fc from "fast-check";
+import { existsSync } from "node:fs";
 import "./libraries.ts";
 
 const seed = Number(Deno.env.get("FUZZ_SEED") ?? Date.now() % 2 ** 31);
 console.log(`udp: seed ${seed}`);
 const DATAGRAMS = 200_000;
 const clock = systemClock();
-libcSockets();
+linuxLibc();
 const second = 1_000_000_000n;
 
 const datagrams = fc.oneof(
@@ -134,7 +134,7 @@ for (const kernel of [true, false]) {
     `serve() with ${timestamps} timestamps answers with the right time, and obeys the limits`,
     inProcess,
     async () => {
-      if (kernel && libcSockets() === null) return console.log("no libc here: not tried");
+      if (kernel && linuxLibc() === null) return console.log("no libc here: not tried");
       const events: ServerEvent[] = [];
       const onEvent = (event: ServerEvent) => events.push(event);
       const options = { hosts: ["127.0.0.1"], port: 0, udpPort: 0, timestamps, onEvent } as const;
@@ -179,7 +179,7 @@ for (const kernel of [true, false]) {
     `sync() over UDP with ${timestamps} timestamps finds no offset`,
     inProcess,
     async () => {
-      if (kernel && libcSockets() === null) return console.log("no libc here: not tried");
+      if (kernel && linuxLibc() === null) return console.log("no libc here: not tried");
       const options = { hosts: ["127.0.0.1"], port: 0, udpPort: 0, timestamps, rate: 0 } as const;
       const server = await serve(options);
       const { port } = server.addresses[1]!;
@@ -212,12 +212,13 @@ Deno.test(
   "a socket that breaks is told of and tried again, and TCP goes on meanwhile",
   inProcess,
   async () => {
-    const libc = openLibc({
+    if (linuxLibc() === null) return console.log("no libc here: not tried");
+    const path = LIBC_PATHS.find((path) => existsSync(path))!;
+    const libc = Deno.dlopen(path, {
       dup: { parameters: ["i32"], result: "i32" },
       dup2: { parameters: ["i32", "i32"], result: "i32" },
       close: { parameters: ["i32"], result: "i32" },
     });
-    if (libcSockets() === null || libc === null) return console.log("no libc here: not tried");
     let fd = -1;
     const network: typeof systemNetwork = {
       ...systemNetwork,
@@ -298,7 +299,7 @@ Deno.test(
   "the kernel says when a datagram came, however late it is looked at",
   inProcess,
   async () => {
-    const libc = libcSockets();
+    const libc = linuxLibc();
     if (libc === null) return console.log("no libc here: not tried");
     const socket = Deno.listenDatagram({ hostname: "127.0.0.1", port: 0, transport: "udp" });
     const bound = systemNetwork.bind("udp", { hostname: "127.0.0.1", port: 0 })!;
@@ -336,7 +337,7 @@ Deno.test(
 );
 
 Deno.test("T2 is when the kernel received a request, though the server slept", async () => {
-  if (libcSockets() === null) return console.log("no libc here: not tried");
+  if (linuxLibc() === null) return console.log("no libc here: not tried");
   const program = compiled() ?? SOURCE;
   const args = ["--host", "127.0.0.1", "--port", "0", "--udp-port", "0"];
   await using server = await ServeProcess.start(program, args);

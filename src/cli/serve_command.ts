@@ -11,8 +11,7 @@ import { mayReadFiles, readFile } from "./files.ts";
 
 /** Serves until a signal comes. @returns The exit status. */
 export async function runServe({ log, options, tls }: ServeArguments): Promise<number> {
-  // From source, a thread's modules are read when it starts.
-  mayReadFiles(tls !== undefined || options.http !== undefined && !Deno.build.standalone);
+  mayReadFiles(tls !== undefined);
   const certificate = (): Certificate | undefined =>
     tls && { cert: readFile("--tls-cert", tls.cert), key: readFile("--tls-key", tls.key) };
   const lines = new Log(log === "json" ? JSON.stringify : logLine);
@@ -123,8 +122,6 @@ export function logLine(event: LogEvent): string {
       } stamped by this program: the kernel had not`;
     case "datagrams-failed":
       return `cannot answer datagrams: ${event.error}; trying again`;
-    case "status-failed":
-      return `the status page has failed: ${event.error}; starting it again`;
     case "accept-failed":
       return `cannot accept a connection: ${event.error}; trying again`;
     case "renewed":

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { openLibc } from "../libc/libc.ts";
+import { sharedLibc } from "../libc/libc.ts";
 
 /** May colours be shown there, and may what was written be written over? */
 export function isDrawable(stream: { isTerminal(): boolean }): boolean {
@@ -25,15 +25,9 @@ const ACTION_SIZE = 256;
  * @returns `false` at once if libc may not be loaded.
  */
 export function suspend(): boolean {
-  const libc = openLibc(
-    {
-      sigaction: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
-      raise: { parameters: ["i32"], result: "i32" },
-      tcdrain: { parameters: ["i32"], result: "i32" },
-    } as const,
-  );
+  const libc = sharedLibc();
   if (libc === null) return false;
-  const { sigaction, raise, tcdrain } = libc.symbols;
+  const { sigaction, raise, tcdrain } = libc;
   const caught = new Uint8Array(ACTION_SIZE);
   sigaction(SIGTSTP, new Uint8Array(ACTION_SIZE), caught);
   // Not SIGSTOP: without a shell that could continue it, the kernel does not stop it either.
@@ -41,7 +35,6 @@ export function suspend(): boolean {
   sigaction(SIGTSTP, caught, null);
   // Continued in the background (`bg`), it is stopped here until it is in the foreground.
   tcdrain(1);
-  libc.close();
   return true;
 }
 

@@ -6,7 +6,7 @@
  */
 
 import { SECOND } from "../ntp/timestamp.ts";
-import { LIBC_PATHS, openLibc } from "../libc/libc.ts";
+import { errno, LIBC_PATHS, openLibc } from "../libc/libc.ts";
 
 /** Sets a clock. Both throw a sentence if it cannot be set; it is as it was then. */
 export interface ClockSetter {
@@ -22,16 +22,6 @@ export interface ClockSetter {
 const CLOCK_REALTIME = 0;
 const EPERM = 1;
 
-const SYMBOLS = {
-  clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
-  clock_settime: { parameters: ["i32", "buffer"], result: "i32" },
-  adjtime: { parameters: ["buffer", "usize"], result: "i32" },
-  memcpy: { parameters: ["buffer", "usize", "usize"], result: "usize" },
-  // Where the error's number is: on Linux, and on macOS.
-  __errno_location: { parameters: [], result: "usize", optional: true },
-  __error: { parameters: [], result: "usize", optional: true },
-} as const;
-
 /**
  * Opens the machine's clock for setting. Nothing is set before one of the functions is called, and
  * only that takes a privilege: root's, or `CAP_SYS_TIME` on Linux.
@@ -41,25 +31,19 @@ const SYMBOLS = {
  * @throws {Error} a sentence, if libc may not be loaded (`--allow-ffi`) or is at none of the paths.
  */
 export function openClockSetter(paths: readonly string[] = LIBC_PATHS): ClockSetter & Disposable {
-  const library = openLibc(SYMBOLS, paths);
-  if (library === null) {
+  const libc = openLibc(paths);
+  if (libc === null) {
     throw new Error(
       "cannot set the system clock: libc is not at any of the paths that may be loaded " +
         `(${paths.join(", ")})`,
     );
   }
-  const libc = library.symbols;
-  const number = new Int32Array(1);
-  const readError = () => {
-    const location = (libc.__error ?? libc.__errno_location)?.();
-    if (location !== undefined) libc.memcpy(number, location, 4n);
-  };
-  readError(); // What it calls is made now: later that could be a call that changes the error.
+  errno(libc);
   const check = (result: number, what: string) => {
     if (result === 0) return;
-    readError();
-    if (number[0] === EPERM) throw new Error(`${what}: ${NO_PRIVILEGE}`);
-    throw new Error(`${what}: the system refuses it (error ${number[0]})`);
+    const number = errno(libc);
+    if (number === EPERM) throw new Error(`${what}: ${NO_PRIVILEGE}`);
+    throw new Error(`${what}: the system refuses it (error ${number})`);
   };
   return {
     step(by) {
@@ -76,7 +60,7 @@ export function openClockSetter(paths: readonly string[] = LIBC_PATHS): ClockSet
       const delta = BigInt64Array.of(microseconds / 1_000_000n, microseconds % 1_000_000n);
       check(libc.adjtime(delta, 0n), "cannot slew the system clock");
     },
-    [Symbol.dispose]: () => library.close(),
+    [Symbol.dispose]: () => libc[Symbol.dispose](),
   };
 }
 

@@ -8,16 +8,11 @@
 
 import { SECOND } from "../ntp/timestamp.ts";
 import type { Clock, ClockState, Timers } from "./clock.ts";
-import { LIBC_PATHS, type Library, openLibc } from "../libc/libc.ts";
+import { type Libc, LIBC_PATHS, openLibc, sharedLibc } from "../libc/libc.ts";
 
 /** The same numbers on Linux (linux/time.h) and macOS (time.h). */
 const CLOCK_REALTIME = 0;
 const CLOCK_MONOTONIC_RAW = 4;
-
-const SYMBOLS = {
-  clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
-  ntp_adjtime: { parameters: ["buffer"], result: "i32" },
-} as const;
 
 /**
  * `struct timex`: the fields read here lie at the same place on 64-bit Linux
@@ -60,16 +55,17 @@ export function isSystemClock(clock: Clock): boolean {
  * Never asks for a permission.
  *
  * @param paths Where to look for libc. Default {@linkcode LIBC_PATHS}.
- * @returns The clock; disposing of it unloads libc.
+ * @returns The clock; disposing of it unloads a libc that was looked for at `paths`.
  * @throws {Error} if neither is to be had.
  */
-export function openSystemClock(paths: readonly string[] = LIBC_PATHS): Clock & Disposable {
-  const libc = openLibc(SYMBOLS, paths);
-  if (libc !== null) return libcClock(libc);
+export function openSystemClock(paths?: readonly string[]): Clock & Disposable {
+  const opened = paths === undefined ? null : openLibc(paths);
+  const libc = paths === undefined ? sharedLibc() : opened;
+  if (libc !== null) return libcClock(libc, () => opened?.[Symbol.dispose]());
   if (typeof Temporal === "undefined") {
     throw new Error(
       "cannot read the system clock to the nanosecond: libc is not at any of the paths " +
-        `that may be loaded (${paths.join(", ")}) and this runtime has no Temporal`,
+        `that may be loaded (${(paths ?? LIBC_PATHS).join(", ")}) and this runtime has no Temporal`,
     );
   }
   return measured({
@@ -80,8 +76,7 @@ export function openSystemClock(paths: readonly string[] = LIBC_PATHS): Clock & 
   });
 }
 
-function libcClock(library: Library<typeof SYMBOLS>): Clock & Disposable {
-  const libc = library.symbols;
+function libcClock(libc: Libc, dispose: () => void): Clock & Disposable {
   const timespec = new BigInt64Array(2);
   const read = (id: number): bigint => {
     libc.clock_gettime(id, timespec);
@@ -91,14 +86,12 @@ function libcClock(library: Library<typeof SYMBOLS>): Clock & Disposable {
     realtime: () => read(CLOCK_REALTIME),
     monotonic: () => read(CLOCK_MONOTONIC_RAW),
     state: () => readState(libc),
-    [Symbol.dispose]: () => library.close(),
+    [Symbol.dispose]: dispose,
   });
 }
 
 /** All zero in `modes`, the first word: reads and sets nothing. */
-function readState(
-  libc: Deno.StaticForeignLibraryInterface<typeof SYMBOLS>,
-): ClockState | null {
+function readState(libc: Libc): ClockState | null {
   const timex = new BigInt64Array(TIMEX.words);
   const state = libc.ntp_adjtime(timex);
   return state < 0 ? null : decodeTimex(timex, state);

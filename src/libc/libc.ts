@@ -4,9 +4,11 @@
  * @module
  */
 
+import { SYMBOLS } from "./symbols.ts";
+
 /**
- * Where libc lies. Exact paths, since a permission for a bare name does not
- * let Deno load it. `deno.json` grants the same ones.
+ * Where libc is. Exact paths, since a permission for a bare name does not let
+ * Deno load it. `deno.json` grants the same ones.
  */
 export const LIBC_PATHS: readonly string[] = [
   "/lib/x86_64-linux-gnu/libc.so.6", // Debian, Ubuntu
@@ -16,67 +18,66 @@ export const LIBC_PATHS: readonly string[] = [
   "/usr/lib/libSystem.B.dylib", // macOS
 ];
 
-/** Functions of libc. */
-export interface Library<S extends Deno.ForeignLibraryInterface> {
-  readonly symbols: Deno.StaticForeignLibraryInterface<S>;
-  /** Unloads it. */
-  close(): void;
+/** Functions of libc. One that the system lacks is `null`, whatever its type says. */
+export type Libc = Deno.StaticForeignLibraryInterface<typeof SYMBOLS>;
+
+let shared: Libc | undefined;
+
+/**
+ * The process's libc, opened at the first call. Never asks for a permission.
+ *
+ * @returns `null` if it may not be loaded, or is at none of {@linkcode LIBC_PATHS}.
+ */
+export function sharedLibc(): Libc | null {
+  shared ??= openLibc() ?? undefined;
+  return shared ?? null;
 }
 
 /**
- * Loads libc. Never asks for a permission.
+ * Opens libc. Never asks for a permission.
  *
  * @param paths Where to look for it. Default {@linkcode LIBC_PATHS}.
- * @returns Its functions, each made when it is first used: Deno compiles 0.4 ms for each, and a
- * start needs few. `null` if it may not be loaded, or is at none of the paths.
+ * @returns Its functions, each made when it is first used: Deno takes 0.4 ms to compile one, and a
+ * start needs few. Disposing of them unloads the library. `null` if it may not be loaded, or is at
+ * none of the paths.
  */
-export function openLibc<const S extends Deno.ForeignLibraryInterface>(
-  symbols: S,
-  paths: readonly string[] = LIBC_PATHS,
-): Library<S> | null {
+export function openLibc(paths: readonly string[] = LIBC_PATHS): Libc & Disposable | null {
   const path = find(paths);
   if (path === null) return null;
-  const opened: Deno.DynamicLibrary<S>[] = [];
-  const functions = {} as Deno.StaticForeignLibraryInterface<S>;
-  for (const name of Object.keys(symbols)) {
+  const opened: Deno.DynamicLibrary<Deno.ForeignLibraryInterface>[] = [];
+  const functions = {};
+  for (const [name, description] of Object.entries(SYMBOLS)) {
     let made: unknown;
     Object.defineProperty(functions, name, {
+      enumerable: true,
       get() {
         if (made !== undefined) return made;
-        const library = Deno.dlopen(path, { [name]: symbols[name] } as unknown as S);
+        const library = Deno.dlopen(path, { [name]: { ...description, optional: true } });
         opened.push(library);
         return made = library.symbols[name];
       },
     });
   }
-  // From source there is no hurry, and tests see when something is opened.
-  if (!Deno.build.standalone) { for (const name of Object.keys(symbols)) void functions[name]; }
-  return {
-    symbols: functions,
-    close() {
-      for (const library of opened) library.close();
-    },
-  };
+  // Run from source there is no hurry, and tests see when something is opened.
+  if (!Deno.build.standalone) { for (const name in SYMBOLS) void functions[name as never]; }
+  const dispose = { [Symbol.dispose]: () => opened.forEach((library) => library.close()) };
+  return Object.assign(functions as Libc, dispose);
 }
 
-/** Where it was found at first, of where it is always looked for. */
-let known: string | undefined;
+const lastError = new Int32Array(1);
+
+/**
+ * The number of the last call's error: to be read before anything else is called. To be called once
+ * before the first call that may fail, since making the functions it takes could change the number.
+ */
+export function errno(libc: Libc): number {
+  libc.memcpy(lastError, (libc.__error ?? libc.__errno_location)(), 4n);
+  return lastError[0]!;
+}
 
 function find(paths: readonly string[]): string | null {
-  if (paths !== LIBC_PATHS) return search(paths);
-  if (known !== undefined) return mayLoad(known) ? known : null;
-  const found = search(paths);
-  known = found ?? undefined;
-  return found;
-}
-
-function mayLoad(path: string): boolean {
-  return Deno.permissions.querySync({ name: "ffi", path }).state === "granted";
-}
-
-function search(paths: readonly string[]): string | null {
   for (const path of paths) {
-    if (!mayLoad(path)) continue;
+    if (Deno.permissions.querySync({ name: "ffi", path }).state !== "granted") continue;
     try {
       Deno.dlopen(path, {}).close();
       return path;

@@ -11,7 +11,7 @@
  * @module
  */
 
-import { type Library, openLibc } from "../libc/libc.ts";
+import { sharedLibc } from "../libc/libc.ts";
 import { canonical, type SocketAddress } from "./address.ts";
 import {
   SO_ACCEPTCONN,
@@ -22,14 +22,6 @@ import {
   SOL_SOCKET,
 } from "../libc/structures.ts";
 
-const SYMBOLS = {
-  getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
-  getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
-  getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
-  setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
-  shutdown: { parameters: ["i32", "i32"], result: "i32" },
-} as const;
-
 /** The same numbers on Linux (netinet/in.h, netinet/tcp.h, sys/socket.h) and macOS. */
 const IPPROTO_TCP = 6;
 const TCP_NODELAY = 1;
@@ -38,14 +30,12 @@ const SHUT_RDWR = 2;
 /** Descriptors in a row that are none of a connection, after which there will be no more. */
 const GAP = 4096;
 
-let library: Library<typeof SYMBOLS> | null | undefined;
-
 /** Makes all connections that a listener will accept send at once: they inherit it. */
 export function setNoDelay(listening: SocketAddress): void {
   const on = new Int32Array([1]);
   for (const { fd, name } of sockets("getsockname", new Set([listening.port]))) {
     if (name !== key(listening)) continue;
-    library!.symbols.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, on, on.byteLength);
+    sharedLibc()!.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, on, on.byteLength);
   }
 }
 
@@ -86,7 +76,7 @@ export function hangUp(connections: readonly Ends[]): void {
   const ports = new Set(connections.map(({ remote }) => remote.port));
   for (const { fd, name } of sockets("getpeername", ports)) {
     const local = nameOf("getsockname", fd);
-    if (wanted.has(`${name} ${local}`)) library!.symbols.shutdown(fd, SHUT_RDWR);
+    if (wanted.has(`${name} ${local}`)) sharedLibc()!.shutdown(fd, SHUT_RDWR);
   }
 }
 
@@ -94,7 +84,7 @@ export function hangUp(connections: readonly Ends[]): void {
 function option(fd: number, name: number): number | null {
   const value = new Int32Array(1);
   size[0] = value.byteLength;
-  const result = library!.symbols.getsockopt(fd, SOL_SOCKET, name, value, size);
+  const result = sharedLibc()!.getsockopt(fd, SOL_SOCKET, name, value, size);
   return result === 0 ? value[0]! : null;
 }
 
@@ -107,8 +97,7 @@ function* sockets(
   by: "getpeername" | "getsockname",
   ports: ReadonlySet<number>,
 ): Generator<{ readonly fd: number; readonly name: string }> {
-  library ??= openLibc(SYMBOLS);
-  if (library === null) return;
+  if (sharedLibc() === null) return;
   for (let fd = 0, last = 0; fd - last < GAP; fd++) {
     if (!ask(by, fd)) continue;
     last = fd;
@@ -124,7 +113,7 @@ function nameOf(by: "getpeername" | "getsockname", fd: number): string | null {
 /** Writes a socket's name to `bytes`. @returns Does it have one, of the internet? */
 function ask(by: "getpeername" | "getsockname", fd: number): boolean {
   size[0] = bytes.length;
-  if (library!.symbols[by](fd, bytes, size) !== 0) return false;
+  if (sharedLibc()![by](fd, bytes, size) !== 0) return false;
   // Told apart by their size, with port and address at the same place, macOS's are as Linux's.
   return size[0] === sockaddr_in.size || size[0] === sockaddr_in6.size;
 }

@@ -26,6 +26,20 @@ export function isUnknownHost(error: unknown): boolean {
   return error instanceof Error && "code" in error && error.code === "ENOTFOUND";
 }
 
+/** What an {@linkcode OptionError} is about, by the name of the library's option. */
+export type OptionName = "port" | "udpPort" | "http" | "timestamps" | "ca";
+
+/** Another value of an option would avert it. The message leaves out the option, which a command line calls by another name. */
+export class OptionError extends Error {
+  /** Tells the class where `instanceof` cannot. */
+  override readonly name = "OptionError";
+
+  /** @param option What to change. */
+  constructor(message: string, readonly option: OptionName, options?: ErrorOptions) {
+    super(message, options);
+  }
+}
+
 /** The other end speaks, but not TLS, or has not shown that it is who it should be. The message begins with a verb. */
 export class TlsError extends Error {
   override readonly name = "TlsError";

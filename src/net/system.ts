@@ -5,6 +5,7 @@
  * @module
  */
 
+import { OptionError } from "./errors.ts";
 import {
   awaitingReply,
   DenoConnection,
@@ -17,7 +18,7 @@ import { systemDatagrams } from "./deno/datagrams.ts";
 import type { Clock } from "../clock/clock.ts";
 import { KernelConnection, KernelPort } from "./linux/client.ts";
 import type { Network, Timestamps } from "./network.ts";
-import { bindSocket, libcSockets, requireSockets } from "./linux/socket.ts";
+import { bindSocket, linuxLibc, requireLinuxLibc } from "./linux/sockets.ts";
 import { dns } from "./node.ts";
 import { ipVersion, zoneOf } from "./address.ts";
 import { isSystemClock } from "../clock/system_clock.ts";
@@ -41,7 +42,7 @@ export const systemNetwork: Network = {
       : TlsListener.listen(address, certificate);
   },
   bind(transport, address) {
-    const libc = libcSockets();
+    const libc = linuxLibc();
     if (libc === null) return null;
     const socket = transport === "tcp"
       ? Deno.listen({ ...address, ...WITH_BACKLOG })
@@ -68,13 +69,13 @@ export function stampers(wanted: Timestamps = "auto", clock: Clock): Timestamps 
  */
 export function clientNetwork(timestamps: Timestamps, clock: Clock): Network {
   const libc = timestamps === "kernel"
-    ? requireSockets()
+    ? requireLinuxLibc()
     : timestamps === "auto"
-    ? libcSockets()
+    ? linuxLibc()
     : null;
   if (libc === null) return systemNetwork;
   const refusal = () =>
-    new Error("the kernel does not stamp what comes from there; do without --timestamps kernel");
+    new OptionError("cannot have the kernel's timestamps of what comes from there", "timestamps");
   return {
     ...systemNetwork,
     async connect(address, signal, secure = false) {

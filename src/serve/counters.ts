@@ -1,6 +1,6 @@
 /**
- * What is counted. The status page's thread and the server share the numbers
- * themselves, so that counting is no more than adding.
+ * What is counted. Counting is no more than adding to an array: it comes
+ * between a client's request and the next client's reply.
  *
  * @module
  */
@@ -38,26 +38,20 @@ export const HOLD_BOUNDS: readonly number[] = [
   ...[1e6, 2.5e6, 5e6, 1e7, 2.5e7, 1e8, 1e9],
 ];
 
-/** Places in the shared memory: those of TCP; UDP's are as many further on. */
+/** Indices of TCP's counts; UDP's follow in the same order. */
 const REPLIES = 0;
 const UNSTAMPED = 1;
 const HELD = 2;
 const HOLDS = 3;
 const REFUSED = HOLDS + HOLD_BOUNDS.length + 1;
 const EACH = REFUSED + REFUSALS.length;
-const CONNECTIONS = 2 * EACH;
-const ENDED = CONNECTIONS + 1;
-const ACCEPT_FAILURES = CONNECTIONS + 2;
-const ACCEPT_ERROR = CONNECTIONS + 3;
-const BEAT = CONNECTIONS + 4;
-const STOP = CONNECTIONS + 5;
-const SIZE = STOP + 1;
+const SIZE = 2 * EACH;
 
 const INDEX = Object.fromEntries(REFUSALS.map((refusal, i) => [refusal, i])) as Readonly<
   Record<Refusal, number>
 >;
 
-/** What one carrier has brought since it was last asked. */
+/** What one carrier has brought since the last look. */
 export interface Growth {
   readonly carrier: Carrier;
   /** Requests that the kernel did not stamp although it was to. */
@@ -68,37 +62,31 @@ export interface Growth {
 /** All that one carrier has brought. */
 export interface CarrierTotals {
   /** Replies with the time. */
-  replies: number;
+  readonly replies: number;
   /** Nanoseconds for which the server held the requests of these, together. */
-  held: number;
+  readonly held: number;
   /** How many replies are in each class of {@linkcode HOLD_BOUNDS}, and in the one beyond. */
-  holds: number[];
-  unstamped: number;
-  refusals: Record<Refusal, number>;
+  readonly holds: readonly number[];
+  readonly unstamped: number;
+  readonly refusals: Record<Refusal, number>;
 }
 
 /** All that was counted. */
 export interface Totals {
   readonly tcp: CarrierTotals;
   readonly udp: CarrierTotals;
-  /** Connections that were admitted, */
-  connections: number;
-  /** and how many of them are open. */
-  open: number;
+  /** Connections admitted so far. */
+  readonly connections: number;
+  /** Connections that are open. */
+  readonly open: number;
 }
 
-/** Numbers, each written by one side only. */
-export class Figures {
-  readonly shared: SharedArrayBuffer;
-  readonly #now: Float64Array;
-  readonly #seen: Float64Array;
-
-  /** @param shared The other side's. Default: new. */
-  constructor(shared: SharedArrayBuffer = new SharedArrayBuffer(8 * SIZE)) {
-    this.shared = shared;
-    this.#now = new Float64Array(shared);
-    this.#seen = this.#now.slice();
-  }
+/** The counts of a server. */
+export class Counters {
+  readonly #now = new Float64Array(SIZE);
+  readonly #seen = new Float64Array(SIZE);
+  #connections = 0;
+  #open = 0;
 
   /**
    * Counts a reply with the time. To be called when it is on its way.
@@ -107,111 +95,73 @@ export class Figures {
    */
   reply(carrier: Carrier, held: bigint): void {
     const now = this.#now;
-    const place = of(carrier);
+    const first = indexOf(carrier);
     const nanoseconds = Math.max(0, Number(held));
     let hold = 0;
     while (hold < HOLD_BOUNDS.length && nanoseconds > HOLD_BOUNDS[hold]!) hold++;
-    now[place + REPLIES]!++;
-    now[place + HELD]! += nanoseconds;
-    now[place + HOLDS + hold]!++;
+    now[first + REPLIES]!++;
+    now[first + HELD]! += nanoseconds;
+    now[first + HOLDS + hold]!++;
   }
 
   unstamped(carrier: Carrier): void {
-    this.#now[of(carrier) + UNSTAMPED]!++;
+    this.#now[indexOf(carrier) + UNSTAMPED]!++;
   }
 
   refuse(carrier: Carrier, reason: Refusal): void {
-    this.#now[of(carrier) + REFUSED + INDEX[reason]]!++;
+    this.#now[indexOf(carrier) + REFUSED + INDEX[reason]]!++;
   }
 
+  /** Counts a connection that was admitted. */
   connect(): void {
-    this.#now[CONNECTIONS]!++;
+    this.#connections++;
+    this.#open++;
   }
 
+  /** Counts the end of one. */
   disconnect(): void {
-    this.#now[ENDED]!++;
-  }
-
-  /** Whoever accepts or answers does so: to be called once a second. */
-  beat(): void {
-    this.#now[BEAT]!++;
-  }
-
-  /** How often {@linkcode beat} was called. */
-  get beats(): number {
-    return this.#now[BEAT]!;
-  }
-
-  /** @param error Its number. */
-  acceptFailed(error: number): void {
-    this.#now[ACCEPT_ERROR] = error;
-    this.#now[ACCEPT_FAILURES]!++;
-  }
-
-  /** Is there to be an end? */
-  get stopping(): boolean {
-    return this.#now[STOP] !== 0;
-  }
-
-  stop(): void {
-    this.#now[STOP] = 1;
+    this.#open--;
   }
 
   /** What has been counted since the last call. */
-  grown(): {
-    readonly carriers: readonly Growth[];
-    /** Why connections could not be accepted: the error's number; 0 if they could. */
-    readonly acceptError: number;
-  } {
-    const now = this.#now.slice();
-    const grown = (i: number) => now[i]! - this.#seen[i]!;
+  grown(): readonly Growth[] {
+    const grown = (i: number) => this.#now[i]! - this.#seen[i]!;
     const carriers = CARRIERS.map((carrier) => ({
       carrier,
-      unstamped: grown(of(carrier) + UNSTAMPED),
-      refusals: REFUSALS.map((reason, i) => [reason, grown(of(carrier) + REFUSED + i)] as const)
+      unstamped: grown(indexOf(carrier) + UNSTAMPED),
+      refusals: REFUSALS.map((reason, i) =>
+        [reason, grown(indexOf(carrier) + REFUSED + i)] as const
+      )
         .filter(([, count]) => count > 0),
     }));
-    const acceptError = grown(ACCEPT_FAILURES) > 0 ? now[ACCEPT_ERROR]! : 0;
-    this.#seen.set(now);
-    return { carriers, acceptError };
+    this.#seen.set(this.#now);
+    return carriers;
   }
 
-  /** Adds what has been counted so far. */
-  addTo(totals: Totals): void {
-    const now = this.#now;
-    for (const carrier of CARRIERS) {
-      const place = of(carrier);
-      const total = totals[carrier];
-      total.replies += now[place + REPLIES]!;
-      total.held += now[place + HELD]!;
-      total.holds = total.holds.map((count, i) => count + now[place + HOLDS + i]!);
-      total.unstamped += now[place + UNSTAMPED]!;
-      for (const reason of REFUSALS) {
-        total.refusals[reason] += now[place + REFUSED + INDEX[reason]]!;
-      }
-    }
-    totals.connections += now[CONNECTIONS]!;
-    totals.open += now[CONNECTIONS]! - now[ENDED]!;
+  /** All that was counted so far. */
+  get totals(): Totals {
+    return {
+      tcp: this.#carrier("tcp"),
+      udp: this.#carrier("udp"),
+      connections: this.#connections,
+      open: this.#open,
+    };
+  }
+
+  #carrier(carrier: Carrier): CarrierTotals {
+    const first = indexOf(carrier);
+    const now = this.#now.subarray(first, first + EACH);
+    const refusals = REFUSALS.map((reason, i) => [reason, now[REFUSED + i]!] as const);
+    return {
+      replies: now[REPLIES]!,
+      held: now[HELD]!,
+      holds: [...now.subarray(HOLDS, REFUSED)],
+      unstamped: now[UNSTAMPED]!,
+      refusals: Object.fromEntries(refusals) as Record<Refusal, number>,
+    };
   }
 }
 
-/** What several have counted together. */
-export function sum(all: readonly Figures[]): Totals {
-  const totals: Totals = { tcp: nothing(), udp: nothing(), connections: 0, open: 0 };
-  for (const figures of all) figures.addTo(totals);
-  return totals;
-}
-
-function nothing(): CarrierTotals {
-  return {
-    replies: 0,
-    held: 0,
-    holds: [...HOLD_BOUNDS.map(() => 0), 0],
-    unstamped: 0,
-    refusals: Object.fromEntries(REFUSALS.map((reason) => [reason, 0])) as Record<Refusal, number>,
-  };
-}
-
-function of(carrier: Carrier): number {
+function indexOf(carrier: Carrier): number {
   return carrier === "tcp" ? 0 : EACH;
 }

@@ -1,11 +1,11 @@
 /**
- * What a server tells of, and how often: of refusals at most once a second
- * each kind, with the count since.
+ * What a server tells of. Refusals are counted, and told of once a second: a
+ * flood of them does not become a flood of lines.
  *
  * @module
  */
 
-import type { Carrier, Refusal } from "./counters.ts";
+import type { Carrier, Growth, Refusal } from "./counters.ts";
 
 /** Something that a log may tell. */
 export type ServerEvent =
@@ -27,8 +27,6 @@ export type ServerEvent =
   | { readonly event: "unstamped"; readonly transport: Carrier; readonly count: number }
   /** Datagrams are not answered for a second, at the end of which it is tried again. */
   | { readonly event: "datagrams-failed"; readonly error: string }
-  /** The status page's thread has died, and another takes its place. */
-  | { readonly event: "status-failed"; readonly error: string }
   | { readonly event: "accept-failed"; readonly error: string }
   | { readonly event: "renewed" }
   | {
@@ -37,16 +35,9 @@ export type ServerEvent =
     readonly replies: number;
   };
 
-/** What refusals are told of together. */
-type Kind = `${Carrier} ${Refusal}`;
-
-/** Passes events on, and keeps back what there is too much of. */
+/** Passes events on. */
 export class EventLog {
   readonly #onEvent: (event: ServerEvent) => void;
-  /** Refusals that no event has told of yet. */
-  readonly #untold = new Map<Kind, number>();
-  /** What an event has told of in this tick. */
-  readonly #told = new Set<Kind | "accept-failed">();
 
   constructor(onEvent: (event: ServerEvent) => void = () => {}) {
     this.#onEvent = onEvent;
@@ -57,41 +48,18 @@ export class EventLog {
     try {
       this.#onEvent(event);
     } catch {
-      // There is no place left to say so.
+      // There is nowhere left to say so.
     }
   }
 
-  /** Tells of refusals: now, or of all of their kind with the next tick. */
-  refused(carrier: Carrier, reason: Refusal, count: number): void {
-    const kind: Kind = `${carrier} ${reason}`;
-    this.#untold.set(kind, (this.#untold.get(kind) ?? 0) + count);
-    this.#tellOf(kind);
-  }
-
-  /** Tells why no connection is accepted, once in a tick. */
-  acceptFailed(error: string): void {
-    if (this.#told.has("accept-failed")) return;
-    this.#told.add("accept-failed");
-    this.tell({ event: "accept-failed", error });
-  }
-
-  /** A second has passed: tells of what was kept back. */
-  tick(): void {
-    this.#told.clear();
-    for (const kind of this.#untold.keys()) this.#tellOf(kind);
-  }
-
-  #tellOf(kind: Kind): void {
-    const count = this.#untold.get(kind);
-    if (count === undefined || this.#told.has(kind)) return;
-    this.#told.add(kind);
-    this.#untold.delete(kind);
-    const [transport, reason] = kind.split(" ") as [Carrier, Refusal];
-    this.tell({
-      event: "refused",
-      ...transport === "udp" ? { transport } : {},
-      reason,
-      count,
-    });
+  /** Tells what has been counted since the last call: to be called once a second. */
+  report(growth: readonly Growth[]): void {
+    for (const { carrier, unstamped, refusals } of growth) {
+      for (const [reason, count] of refusals) {
+        const transport = carrier === "udp" ? { transport: carrier } : {};
+        this.tell({ event: "refused", ...transport, reason, count });
+      }
+      if (unstamped > 0) this.tell({ event: "unstamped", transport: carrier, count: unstamped });
+    }
   }
 }

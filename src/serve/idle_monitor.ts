@@ -5,22 +5,20 @@
  */
 
 /** Seconds for a message once begun, in either direction, and for TLS to be agreed on. */
-const MESSAGE_TIMEOUT = 10;
+const MESSAGE_TIMEOUT_SECONDS = 10;
 
 /** Seconds for a message that is under way when the server is stopped. */
-export const GRACE = 0.5;
+export const GRACE_SECONDS = 0.5;
 
-/** A connection that is looked at once a second, so that no message needs a timer. */
-export abstract class IdleMonitor {
+/** Looks at a connection once a second, so that no message needs a timer. */
+export class IdleMonitor {
   /** Replies so far. */
   protected replies = 0;
-  /** What the last look found (at first none: -1), and for how many seconds it has been so. */
+  /** Replies at the last look; -1 before the first. */
   #seen = -1;
   #wasIdle = true;
+  /** Seconds for which looks have found the same. */
   #unchanged = 0;
-
-  /** Is it between two requests? */
-  abstract get idle(): boolean;
 
   /** Begins anew. */
   protected forget(): void {
@@ -33,11 +31,11 @@ export abstract class IdleMonitor {
   /**
    * Looks at it.
    *
+   * @param idle Is it between two requests?
    * @param idleTimeout Seconds that may pass between two requests.
    * @returns Why it should be closed, if it should.
    */
-  look(idleTimeout: number): "idle" | "slow" | null {
-    const { idle } = this;
+  look(idle: boolean, idleTimeout: number): "idle" | "slow" | null {
     if (this.replies !== this.#seen || idle !== this.#wasIdle) {
       this.#seen = this.replies;
       this.#wasIdle = idle;
@@ -45,7 +43,7 @@ export abstract class IdleMonitor {
       return null;
     }
     this.#unchanged++;
-    if (this.#unchanged < (idle ? idleTimeout : MESSAGE_TIMEOUT)) return null;
+    if (this.#unchanged < (idle ? idleTimeout : MESSAGE_TIMEOUT_SECONDS)) return null;
     return idle ? "idle" : "slow";
   }
 }

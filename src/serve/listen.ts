@@ -4,8 +4,14 @@
  * @module
  */
 
+import {
+  CertificateError,
+  errorText,
+  isUnknownHost,
+  OptionError,
+  type OptionName,
+} from "../net/errors.ts";
 import { formatAddress, type SocketAddress } from "../net/address.ts";
-import { CertificateError, errorText, isUnknownHost } from "../net/errors.ts";
 import type { Network } from "../net/network.ts";
 
 /** What is had of an address until it is closed. */
@@ -17,30 +23,26 @@ export interface Bound {
 type Bind<T extends Bound> = (address: SocketAddress) => T;
 
 /**
- * Opens a listener for each address, or none.
+ * Opens a listener for each address. If one cannot be opened, those that were are the caller's to
+ * close.
  *
  * @param hosts Addresses or names. None: all addresses.
- * @param flag Where another port can be named.
+ * @param option What names the port.
  */
 export async function listen<T extends Bound>(
   network: Network,
   bind: Bind<T>,
   hosts: readonly string[],
   port: number,
-  flag: string,
+  option: OptionName,
 ): Promise<T[]> {
+  if (hosts.length === 0) return openAll(bind, port, option);
   const listeners: T[] = [];
-  try {
-    for (const host of hosts) {
-      for (const hostname of await resolve(network, host)) {
-        // A port that was picked for the first address is everybody's.
-        listeners.push(open(bind, { hostname, port: listeners[0]?.address.port ?? port }, flag));
-      }
+  for (const host of hosts) {
+    for (const hostname of await resolve(network, host)) {
+      // A port that was picked for the first address is everybody's.
+      listeners.push(open(bind, { hostname, port: listeners[0]?.address.port ?? port }, option));
     }
-    if (hosts.length === 0) listeners.push(...openAll(bind, port, flag));
-  } catch (error) {
-    for (const listener of listeners) listener.close();
-    throw error;
   }
   return listeners;
 }
@@ -58,14 +60,11 @@ async function resolve(network: Network, host: string): Promise<string[]> {
   return found;
 }
 
-function open<T extends Bound>(bind: Bind<T>, address: SocketAddress, flag: string): T {
+function open<T extends Bound>(bind: Bind<T>, address: SocketAddress, option: OptionName): T {
   try {
     return bind(address);
   } catch (error) {
-    if (error instanceof CertificateError) throw error;
-    throw new Error(`cannot listen on ${formatAddress(address)}: ${listenErrorText(error, flag)}`, {
-      cause: error,
-    });
+    throw listenError(error, formatAddress(address), option);
   }
 }
 
@@ -73,18 +72,14 @@ function open<T extends Bound>(bind: Bind<T>, address: SocketAddress, flag: stri
  * All addresses: the IPv6 wildcard takes IPv4 too on most systems. Where it
  * does not, IPv4's is opened beside it, and where there is no IPv6, alone.
  */
-function openAll<T extends Bound>(bind: Bind<T>, port: number, flag: string): T[] {
+function openAll<T extends Bound>(bind: Bind<T>, port: number, option: OptionName): T[] {
   let v6: T;
   try {
     v6 = bind({ hostname: "::", port });
   } catch (error) {
-    if (error instanceof CertificateError) throw error;
-    if (error instanceof Deno.errors.AddrInUse || error instanceof Deno.errors.PermissionDenied) {
-      throw new Error(`cannot listen on port ${port}: ${listenErrorText(error, flag)}`, {
-        cause: error,
-      });
-    }
-    return [open(bind, { hostname: "0.0.0.0", port }, flag)];
+    const found = listenError(error, `port ${port}`, option);
+    if (found instanceof CertificateError || found instanceof OptionError) throw found;
+    return [open(bind, { hostname: "0.0.0.0", port }, option)];
   }
   try {
     return [v6, bind({ hostname: "0.0.0.0", port: v6.address.port })];
@@ -93,14 +88,22 @@ function openAll<T extends Bound>(bind: Bind<T>, port: number, flag: string): T[
   }
 }
 
-function listenErrorText(error: unknown, flag: string): string {
+/** Why it cannot listen somewhere: an error of another kind than the system's is left as it is. */
+function listenError(error: unknown, where: string, option: OptionName): Error {
+  if (error instanceof CertificateError || error instanceof OptionError) return error as Error;
+  const what = `cannot listen on ${where}`;
+  const cause = { cause: error };
   if (error instanceof Deno.errors.AddrInUse) {
-    return `the address is in use; stop the program that uses it, or choose another with ${flag}`;
+    const why = "the address is in use; stop the program that uses it";
+    return new OptionError(`${what}: ${why}`, option, cause);
   }
   if (error instanceof Deno.errors.PermissionDenied) {
-    return "permission denied; ports below 1024 need a privilege " +
-      `(setcap cap_net_bind_service+ep, or root), or choose another with ${flag}`;
+    const why = "permission denied; ports below 1024 need a privilege " +
+      "(setcap cap_net_bind_service+ep, or root)";
+    return new OptionError(`${what}: ${why}`, option, cause);
   }
-  if (error instanceof Deno.errors.AddrNotAvailable) return "this machine has no such address";
-  return errorText(error);
+  if (error instanceof Deno.errors.AddrNotAvailable) {
+    return new Error(`${what}: this machine has no such address`, cause);
+  }
+  return new Error(`${what}: ${errorText(error)}`, cause);
 }

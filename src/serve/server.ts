@@ -4,31 +4,36 @@
  * @module
  */
 
+import {
+  type Endpoint,
+  type Server,
+  type Service,
+  ServiceGroup,
+  type StatusPage,
+} from "./lifecycle.ts";
+import { Counters } from "./counters.ts";
+import { DatagramService } from "./datagram_service.ts";
+import { OptionError } from "../net/errors.ts";
+import { Sessions } from "./session.ts";
+import type { StatusOptions, StatusService } from "./status/status.ts";
+import { StreamService } from "./stream_service.ts";
 import type { Clock, Timers } from "../clock/clock.ts";
 import { systemClock, systemRandom, systemTimers } from "../clock/system_clock.ts";
-import { DEFAULT_PORT, formatAddress, hostOf, type SocketAddress } from "../net/address.ts";
+import { DEFAULT_PORT, hostOf, type SocketAddress } from "../net/address.ts";
 import type {
   BoundSocket,
   Certificate,
-  Connection,
   DatagramListener,
   Listener,
   Network,
   Timestamps,
 } from "../net/network.ts";
-import { libcSockets, numberedErrorText, requireSockets } from "../net/linux/socket.ts";
-import { errorText, isLost } from "../net/errors.ts";
+import { requireLinuxLibc } from "../net/linux/sockets.ts";
 import { stampers, systemNetwork } from "../net/system.ts";
-import { Admission, type Client, type Limits } from "./admission.ts";
-import { type Context, Conversation } from "./stream_service.ts";
-import { FairQueue } from "./fair_queue.ts";
-import { Figures, type Refusal, REFUSALS, sum } from "./counters.ts";
+import { Admission, type Limits } from "./admission.ts";
 import { type Bound, listen } from "./listen.ts";
 import { EventLog, type ServerEvent } from "./event_log.ts";
-import { replyTemplate } from "./reply.ts";
-import { EventLoopService, KernelService, type Service } from "./kernel_service.ts";
-import { StatusService } from "./status/status.ts";
-import { GRACE } from "./idle_monitor.ts";
+import { KernelService } from "./kernel_service.ts";
 
 /** What a server is to do. */
 export interface ServeOptions extends Limits {
@@ -50,7 +55,7 @@ export interface ServeOptions extends Limits {
   timestamps?: Timestamps | undefined;
   /**
    * Where the status page, `/metrics` and `/healthz` are served over HTTP; port 0 picks one.
-   * Default: nowhere. It is a thread of its own, and costs some memory.
+   * Default: nowhere.
    */
   http?: SocketAddress | undefined;
   /**
@@ -77,42 +82,8 @@ export interface ServeOptions extends Limits {
   random?: (() => number) | undefined;
 }
 
-/** A server that is listening. */
-export interface Server {
-  /** Where: one for each socket. */
-  readonly addresses: readonly SocketAddress[];
-  /** Where the status page is; none without {@linkcode ServeOptions.http}. */
-  readonly httpAddresses: readonly SocketAddress[];
-  /** What happened so far. */
-  readonly counters: Readonly<Counters>;
-  /**
-   * With TLS: shows another certificate to those who connect from now on.
-   *
-   * @throws {Error} a sentence, if it is none or its key is another's; the old one stays.
-   */
-  renew(certificate: Certificate): void;
-  /** Stops accepting, lets finish what is in flight, and closes everything within a second. */
-  stop(): Promise<void>;
-}
-
-/** What a server counts. */
-export interface Counters {
-  /** Connections that were admitted, open or not. */
-  connections: number;
-  /** Replies with the time, on all transports. */
-  replies: number;
-  /** Connections closed or lost, and datagrams not answered with the time, by reason. */
-  refusals: Record<Refusal, number>;
-}
-
-/** Seconds between two looks at the kernel's clock, at what the connections do, and at what to log. */
-const TICK = 1;
-
-/** Seconds before a failed accept is tried again. */
-const ACCEPT_PAUSE = 0.1;
-
 /** Seconds of silence that a connection is allowed by default. */
-const IDLE_TIMEOUT = 300;
+const IDLE_TIMEOUT_SECONDS = 300;
 
 /**
  * Starts a server. It tells the local clock's time, and never sets it.
@@ -137,92 +108,143 @@ const IDLE_TIMEOUT = 300;
  * ```
  */
 export async function serve(options: ServeOptions = {}): Promise<Server> {
-  const { stratum } = options;
-  checkRange("stratum", stratum, 1, 15);
+  check(options);
+  const { http, httpHosts = [], stratum, idleTimeout = IDLE_TIMEOUT_SECONDS } = options;
+  const admission = new Admission(options, options.random ?? systemRandom);
+  const clock = options.clock ?? systemClock();
+  const network = options.network ?? systemNetwork;
+  const timers = options.timers ?? systemTimers;
+  const sockets = await openSockets(options, network, stampers(options.timestamps, clock));
+  const { endpoints } = sockets;
+  const sessions = new Sessions(admission, new Counters(), () => clock.realtime());
+  const streams = new StreamService(sockets.listeners, sessions, timers, idleTimeout);
+  const services: Service[] = [
+    streams,
+    ...sockets.datagrams.map((listener) => new DatagramService(listener, sessions)),
+  ];
+  try {
+    if (sockets.stamped.length > 0) {
+      services.push(new KernelService(sockets.stamped, sessions, clock, timers, idleTimeout));
+    }
+  } catch (error) {
+    sockets.close();
+    throw error;
+  }
+  let status: StatusPage | null = null;
+  try {
+    if (http !== undefined) {
+      status = await showStatus({
+        address: http,
+        names: httpHosts,
+        endpoints,
+        stratum,
+        started: { monotonic: clock.monotonic(), realtime: clock.realtime() },
+        limits: { allow: options.allow, deny: options.deny, rate: options.rate },
+        counters: sessions.counters,
+        clock,
+        network,
+        timers,
+      });
+    }
+  } catch (error) {
+    for (const service of services) await service.stop(); // They close the sockets.
+    throw error;
+  }
+  const renew = (certificate: Certificate) => streams.renew(certificate);
+  const log = new EventLog(options.onEvent);
+  const parts = { endpoints, services, sessions, status, log, clock, timers, renew, stratum };
+  const server = new ServiceGroup(parts);
+  server.start();
+  return server;
+}
+
+/** Loaded only where it is wanted: a start need not wait for it. */
+async function showStatus(options: StatusOptions): Promise<StatusService> {
+  const { StatusService } = await import("./status/status.ts");
+  return await StatusService.listen(options);
+}
+
+/** The sockets of a server, by how they are waited for. */
+class Sockets {
+  readonly endpoints: Endpoint[] = [];
+  /** For connections, stamped by the program. */
+  readonly listeners: Listener[] = [];
+  /** For datagrams, stamped by the program. */
+  readonly datagrams: DatagramListener[] = [];
+  /** For either, stamped by the kernel. */
+  readonly stamped: BoundSocket[] = [];
+
+  close(): void {
+    for (const socket of [...this.listeners, ...this.datagrams, ...this.stamped]) socket.close();
+  }
+}
+
+/** Opens all of them, or none. */
+async function openSockets(
+  { hosts = [], port = DEFAULT_PORT, udpPort, tls }: ServeOptions,
+  network: Network,
+  timestamps: Timestamps,
+): Promise<Sockets> {
+  if (timestamps === "kernel") {
+    if (tls !== undefined && udpPort === undefined) {
+      throw new TypeError("cannot serve: the kernel's timestamps cannot be had with TLS");
+    }
+    requireLinuxLibc();
+  }
+  const sockets = new Sockets();
+  const { listeners, datagrams, stamped, endpoints } = sockets;
+  const bind = (transport: "tcp" | "udp", address: SocketAddress): BoundSocket | null => {
+    if (timestamps === "user" || transport === "tcp" && tls !== undefined) return null;
+    const socket = network.bind(transport, address);
+    if (socket !== null || timestamps === "auto") return socket;
+    throw new OptionError("the kernel does not stamp what comes there", "timestamps");
+  };
+  const open = <T extends Bound>(
+    transport: Endpoint["transport"],
+    others: T[],
+    openOther: (address: SocketAddress) => T,
+  ) =>
+  (address: SocketAddress): Bound => {
+    const socket = bind(transport === "udp" ? "udp" : "tcp", address);
+    const bound = socket ?? openOther(address);
+    if (socket !== null) stamped.push(socket);
+    else others.push(bound as T);
+    endpoints.push({ transport, address: bound.address, stamped: socket !== null });
+    return bound;
+  };
+  const openStream = open(
+    tls === undefined ? "tcp" : "tls",
+    listeners,
+    (address) => network.listen(address, tls),
+  );
+  const openDatagrams = open("udp", datagrams, (address) => network.listenDatagrams(address));
+  try {
+    await listen(network, openStream, hosts, port, "port");
+    if (udpPort !== undefined) await listen(network, openDatagrams, hosts, udpPort, "udpPort");
+  } catch (error) {
+    sockets.close();
+    throw error;
+  }
+  return sockets;
+}
+
+function check(options: ServeOptions): void {
+  checkRange("stratum", options.stratum, 1, 15);
   checkRange("port", options.port, 0, 65535);
   checkRange("udpPort", options.udpPort, 0, 65535);
   checkRange("http.port", options.http?.port, 0, 65535);
-  const { idleTimeout = IDLE_TIMEOUT } = options;
+  const { idleTimeout = IDLE_TIMEOUT_SECONDS } = options;
   if (!(idleTimeout > 0)) {
     throw new RangeError(
       `cannot serve: idleTimeout must be a positive number of seconds: current value is ${idleTimeout}`,
     );
   }
-  const { http, httpHosts = [] } = options;
-  for (const name of httpHosts) {
+  for (const name of options.httpHosts ?? []) {
     if (hostOf(name) !== null) continue;
     throw new SyntaxError(
       `cannot serve: httpHosts must be names of hosts: current value is "${name}"`,
     );
   }
-  const admission = new Admission(options, options.random ?? systemRandom);
-  const clock = options.clock ?? systemClock();
-  const network = options.network ?? systemNetwork;
-  const timers = options.timers ?? systemTimers;
-  const { hosts = [], port = DEFAULT_PORT, udpPort, tls } = options;
-  const timestamps = stampers(options.timestamps, clock);
-  if (timestamps === "kernel") {
-    if (tls !== undefined && udpPort === undefined) {
-      throw new TypeError("cannot serve: the kernel's timestamps cannot be had with TLS");
-    }
-    requireSockets();
-  }
-  const bind = (transport: "tcp" | "udp", address: SocketAddress) => {
-    if (timestamps === "user" || transport === "tcp" && tls !== undefined) return null;
-    const socket = network.bind(transport, address);
-    if (socket !== null || timestamps === "auto") return socket;
-    throw new Error("the kernel does not stamp what comes there; do without --timestamps kernel");
-  };
-  const tcp = await listen<Listener | BoundSocket>(
-    network,
-    (address) => bind("tcp", address) ?? network.listen(address, tls),
-    hosts,
-    port,
-    "--port",
-  );
-  let udp: (DatagramListener | BoundSocket)[] = [];
-  try {
-    if (udpPort !== undefined) {
-      udp = await listen<DatagramListener | BoundSocket>(
-        network,
-        (address) => bind("udp", address) ?? network.listenDatagrams(address),
-        hosts,
-        udpPort,
-        "--udp-port",
-      );
-    }
-  } catch (error) {
-    for (const listener of tcp) listener.close();
-    throw error;
-  }
-  const sockets = [...tcp, ...udp].filter((bound) => "fd" in bound);
-  const datagrams = udp.filter((bound) => "receive" in bound);
-  const onFailure = (error: string): void => server.failed(error);
-  const how = { stratum, idleTimeout };
-  const services: Service[] = datagrams.map((listener) =>
-    new EventLoopService(listener, admission, clock)
-  );
-  try {
-    if (sockets.length > 0) {
-      services.push(new KernelService(sockets, how, admission, clock, timers, onFailure));
-    }
-  } catch (error) {
-    for (const bound of [...tcp, ...udp]) bound.close();
-    throw error;
-  }
-  const listeners = tcp.filter((bound) => "accept" in bound);
-  const stream = tls === undefined ? "tcp" : "tls";
-  const places = [...tcp.map(placeOf(stream)), ...udp.map(placeOf("udp"))];
-  const server = new NtpServer(places, listeners, services, clock, admission, options);
-  try {
-    if (http !== undefined) await server.show(http, httpHosts);
-  } catch (error) {
-    for (const listener of listeners) listener.close();
-    for (const service of services) await service.stop();
-    throw error;
-  }
-  server.start();
-  return server;
 }
 
 function checkRange(name: string, value: number | undefined, least: number, most: number): void {
@@ -230,260 +252,4 @@ function checkRange(name: string, value: number | undefined, least: number, most
   throw new RangeError(
     `cannot serve: ${name} must be an integer from ${least} to ${most}: current value is ${value}`,
   );
-}
-
-/** A socket that the server answers on. */
-interface Place {
-  readonly transport: "tcp" | "tls" | "udp";
-  readonly address: SocketAddress;
-  /** Does the kernel say when requests come? */
-  readonly stamped: boolean;
-}
-
-function placeOf(transport: Place["transport"]): (bound: Bound) => Place {
-  return (bound) => ({ transport, address: bound.address, stamped: "fd" in bound });
-}
-
-class NtpServer implements Server {
-  readonly addresses: readonly SocketAddress[];
-  /** What this thread counts, and what all do. */
-  readonly #figures = new Figures();
-  readonly #all: readonly Figures[];
-  readonly #places: readonly Place[];
-  readonly #listeners: readonly Listener[];
-  readonly #services: readonly Service[];
-  readonly #clock: Clock;
-  readonly #timers: Timers;
-  readonly #context: Context;
-  readonly #stratum: number | undefined;
-  readonly #idleTimeout: number;
-  readonly #limits: Limits;
-  readonly #log: EventLog;
-  readonly #conversations = new Set<Conversation>();
-  /** Accept loops and conversations that have not ended. */
-  #running = 0;
-  readonly #ended = Promise.withResolvers<void>();
-  #status: StatusService | null = null;
-  /** What keeps clients from being answered, as of this tick. */
-  #trouble: string | null = null;
-  readonly #stopping = Promise.withResolvers<void>();
-  #cancelTick = () => {};
-  #stopped: Promise<void> | undefined;
-
-  constructor(
-    places: readonly Place[],
-    listeners: readonly Listener[],
-    services: readonly Service[],
-    clock: Clock,
-    admission: Admission,
-    options: ServeOptions,
-  ) {
-    this.#all = [this.#figures, ...services.map(({ figures }) => figures)];
-    this.#listeners = listeners;
-    this.#services = services;
-    this.#places = places;
-    this.addresses = places.map(({ address }) => address);
-    this.#clock = clock;
-    this.#timers = options.timers ?? systemTimers;
-    this.#context = {
-      admission,
-      turns: new FairQueue(),
-      realtime: () => clock.realtime(),
-      announced: new Uint8Array(),
-      stopping: false,
-      figures: this.#figures,
-      onEnd: this.#onEnd,
-    };
-    this.#stratum = options.stratum;
-    this.#idleTimeout = options.idleTimeout ?? IDLE_TIMEOUT;
-    this.#log = new EventLog(options.onEvent);
-    this.#limits = options;
-  }
-
-  /** Shows what it does over HTTP, before it starts. */
-  async show(address: SocketAddress, names: readonly string[]): Promise<void> {
-    const { allow, deny, rate } = this.#limits;
-    const order = {
-      address,
-      names,
-      transports: this.#places.map(({ transport, stamped }) => ({ transport, stamped })),
-      addresses: this.#places.map((place) => `${place.transport} ${formatAddress(place.address)}`),
-      stratum: this.#stratum,
-      started: { monotonic: this.#clock.monotonic(), realtime: this.#clock.realtime() },
-      limits: { allow, deny, rate },
-      figures: this.#all.map(({ shared }) => shared),
-    };
-    this.#status = await StatusService.start(
-      order,
-      this.#timers,
-      (error) => this.#log.tell({ event: "status-failed", error }),
-    );
-  }
-
-  get httpAddresses(): readonly SocketAddress[] {
-    return this.#status?.addresses ?? [];
-  }
-
-  start(): void {
-    this.#tick();
-    for (const service of this.#services) service.start();
-    for (const listener of this.#listeners) {
-      this.#running++;
-      this.#accept(listener).finally(() => this.#end());
-    }
-    if (this.#running === 0) this.#ended.resolve();
-    for (const { transport, address, stamped } of this.#places) {
-      const timestamps = stamped ? "kernel" : "user";
-      const where = { transport, address: formatAddress(address) };
-      this.#log.tell({ event: "listening", ...where, timestamps });
-    }
-    for (const address of this.httpAddresses) {
-      const where = { transport: "http", address: formatAddress(address) } as const;
-      this.#log.tell({ event: "listening", ...where });
-    }
-  }
-
-  get counters(): Counters {
-    const { connections, tcp, udp } = sum(this.#all);
-    const refusals = REFUSALS.map((reason) =>
-      [reason, tcp.refusals[reason] + udp.refusals[reason]] as const
-    );
-    return {
-      connections,
-      replies: tcp.replies + udp.replies,
-      refusals: Object.fromEntries(refusals) as Record<Refusal, number>,
-    };
-  }
-
-  renew(certificate: Certificate): void {
-    for (const listener of this.#listeners) {
-      if (listener.renew === undefined) throw new TypeError("cannot renew: there is no TLS");
-      listener.renew(certificate);
-    }
-    this.#log.tell({ event: "renewed" });
-  }
-
-  stop(): Promise<void> {
-    return this.#stopped ??= this.#stop();
-  }
-
-  async #stop(): Promise<void> {
-    this.#context.stopping = true;
-    this.#stopping.resolve();
-    this.#cancelTick();
-    this.#status?.stop();
-    for (const listener of this.#listeners) listener.close();
-    // What is between two requests has nothing in flight.
-    for (const conversation of this.#conversations) if (conversation.idle) conversation.close();
-    const grace = Promise.withResolvers<void>();
-    const cancel = this.#timers.after(GRACE, () => {
-      for (const conversation of this.#conversations) conversation.close();
-      // A write that is under way may outlive its connection: it is not waited for.
-      grace.resolve();
-    });
-    await Promise.all([
-      Promise.race([this.#ended.promise, grace.promise]),
-      ...this.#services.map((service) => service.stop()),
-    ]);
-    cancel();
-    this.#count();
-    this.#log.tick();
-    const { connections, replies } = this.counters;
-    this.#log.tell({ event: "stopped", connections, replies });
-  }
-
-  /** Tells why datagrams cannot be answered for a while. */
-  failed(error: string): void {
-    this.#status?.tell(this.#trouble = `datagrams cannot be answered: ${error}`);
-    this.#log.tell({ event: "datagrams-failed", error });
-  }
-
-  #end(): void {
-    if (--this.#running === 0) this.#ended.resolve();
-  }
-
-  /** What is done once a second, so that no request has to. */
-  #tick(): void {
-    const now = this.#clock.realtime();
-    const { precision } = this.#clock;
-    const state = this.#clock.state();
-    this.#figures.beat();
-    this.#context.announced = replyTemplate(state, precision, now, this.#stratum);
-    this.#context.admission.forget(now);
-    for (const conversation of this.#conversations) conversation.checkTimeouts(this.#idleTimeout);
-    for (const service of this.#services) service.announce(this.#context.announced);
-    this.#count();
-    this.#log.tick();
-    this.#status?.tell(this.#trouble);
-    // What is still so will be found to be so again, but for a service that waits to go on.
-    if (this.#services.every(({ running }) => running)) this.#trouble = null;
-    this.#cancelTick = this.#timers.after(TICK, () => this.#tick());
-  }
-
-  async #accept(listener: Listener): Promise<void> {
-    while (!this.#context.stopping) {
-      try {
-        const connection = await listener.accept();
-        if (connection === null) return;
-        if (this.#context.stopping) return connection.close();
-        const { admission, realtime } = this.#context;
-        const client = admission.connect(connection.remote.hostname, realtime());
-        if (typeof client === "string") {
-          connection.close();
-          this.#refuse(client);
-        } else this.#converse(connection, client, listener.transport === "tls");
-      } catch (error) {
-        if (isLost(error)) {
-          this.#refuse("reset");
-          continue;
-        }
-        // Out of file descriptors, say: the connections there are go on.
-        this.#acceptFailed(errorText(error));
-        const { promise, resolve } = Promise.withResolvers<void>();
-        const cancel = this.#timers.after(ACCEPT_PAUSE, resolve);
-        await Promise.race([promise, this.#stopping.promise]);
-        cancel();
-      }
-    }
-  }
-
-  #converse(connection: Connection, client: Client, secure: boolean): void {
-    const conversation = new Conversation(connection, client, this.#context);
-    this.#conversations.add(conversation);
-    this.#running++;
-    this.#figures.connect();
-    conversation.start(secure);
-  }
-
-  readonly #onEnd = (conversation: Conversation, refusal: Refusal | null): void => {
-    this.#conversations.delete(conversation);
-    this.#context.admission.disconnect(conversation.client);
-    this.#figures.disconnect();
-    if (refusal !== null && !this.#context.stopping) this.#refuse(refusal);
-    this.#end();
-  };
-
-  /** Tells of what the services have counted. */
-  #count(): void {
-    for (const { figures } of this.#services) {
-      const { carriers, acceptError } = figures.grown();
-      for (const { carrier, unstamped, refusals } of carriers) {
-        for (const [reason, count] of refusals) this.#log.refused(carrier, reason, count);
-        if (unstamped > 0) {
-          this.#log.tell({ event: "unstamped", transport: carrier, count: unstamped });
-        }
-      }
-      if (acceptError !== 0) this.#acceptFailed(numberedErrorText(libcSockets()!, acceptError));
-    }
-  }
-
-  #acceptFailed(error: string): void {
-    this.#trouble = `connections cannot be accepted: ${error}`;
-    this.#log.acceptFailed(error);
-  }
-
-  #refuse(reason: Refusal): void {
-    this.#figures.refuse("tcp", reason);
-    this.#log.refused("tcp", reason, 1);
-  }
 }

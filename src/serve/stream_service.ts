@@ -1,154 +1,245 @@
 /**
- * One connection, from its first request to its end.
+ * Connections of Deno's: those with TLS, and all where the kernel does not stamp.
  *
  * @module
  */
 
-import { MessageReader, MessageWriter } from "../net/framing.ts";
-import type { Connection } from "../net/network.ts";
+import type { Timers } from "../clock/clock.ts";
+import { errorText, isLost } from "../net/errors.ts";
+import { MessageWriter } from "../net/framing.ts";
+import type { Certificate, Connection, Listener } from "../net/network.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
-import { refuseRequest } from "../ntp/validation.ts";
-import type { Admission, Client } from "./admission.ts";
-import { answerMessage } from "./answer.ts";
-import type { FairQueue } from "./fair_queue.ts";
-import type { Figures, Refusal } from "./counters.ts";
-import { stampTransmit } from "./reply.ts";
-import { IdleMonitor } from "./idle_monitor.ts";
+import type { Client } from "./admission.ts";
+import { FairQueue } from "./fair_queue.ts";
+import { GRACE_SECONDS } from "./idle_monitor.ts";
+import { ACCEPT_PAUSE_SECONDS, type Service, type Trouble } from "./lifecycle.ts";
+import { Session, type Sessions } from "./session.ts";
 
-/** What all conversations of a server share. */
-export interface Context {
-  readonly admission: Admission;
-  readonly turns: FairQueue;
-  readonly realtime: () => bigint;
-  /** What the server says of its own clock, see `replyTemplate`. */
-  announced: Uint8Array;
-  /** Is no request to be read any more? */
-  stopping: boolean;
-  readonly figures: Figures;
-  /**
-   * Told once of each conversation that it is over.
-   *
-   * @param refusal Why, if it did not end well.
-   */
-  readonly onEnd: (conversation: Conversation, refusal: Refusal | null) => void;
+/** Accepts connections, and answers on each for as long as it lasts. */
+export class StreamService implements Service {
+  readonly #listeners: readonly Listener[];
+  readonly #sessions: Sessions;
+  readonly #timers: Timers;
+  readonly #idleTimeout: number;
+  readonly #queue = new FairQueue();
+  readonly #conversations = new Set<Conversation>();
+  /** Accept loops and conversations that have not ended. */
+  #running = 0;
+  readonly #ended = Promise.withResolvers<void>();
+  readonly #stopping = Promise.withResolvers<void>();
+  #trouble: Trouble | null = null;
+
+  /** @param idleTimeout Seconds that may pass between two requests. */
+  constructor(
+    listeners: readonly Listener[],
+    sessions: Sessions,
+    timers: Timers,
+    idleTimeout: number,
+  ) {
+    this.#listeners = listeners;
+    this.#sessions = sessions;
+    this.#timers = timers;
+    this.#idleTimeout = idleTimeout;
+  }
+
+  start(): void {
+    for (const listener of this.#listeners) {
+      this.#running++;
+      this.#accept(listener).finally(() => this.#end());
+    }
+  }
+
+  tick(): Trouble | null {
+    for (const conversation of this.#conversations) conversation.checkTimeouts(this.#idleTimeout);
+    const trouble = this.#trouble;
+    this.#trouble = null; // A lasting error is found again before the next tick.
+    return trouble;
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.resolve();
+    for (const listener of this.#listeners) listener.close();
+    if (this.#running === 0) return;
+    // What is between two requests has nothing in flight.
+    for (const conversation of this.#conversations) if (conversation.idle) conversation.close();
+    const grace = Promise.withResolvers<void>();
+    const cancel = this.#timers.after(GRACE_SECONDS, () => {
+      for (const conversation of this.#conversations) conversation.close();
+      // A write under way may outlive its connection: it is not waited for.
+      grace.resolve();
+    });
+    await Promise.race([this.#ended.promise, grace.promise]);
+    cancel();
+  }
+
+  /** @throws {TypeError} if there is no TLS. */
+  renew(certificate: Certificate): void {
+    for (const listener of this.#listeners) {
+      if (listener.renew === undefined) throw new TypeError("cannot renew: there is no TLS");
+      listener.renew(certificate);
+    }
+  }
+
+  #end(): void {
+    if (--this.#running === 0) this.#ended.resolve();
+  }
+
+  async #accept(listener: Listener): Promise<void> {
+    const sessions = this.#sessions;
+    while (!sessions.stopping) {
+      try {
+        const connection = await listener.accept();
+        if (connection === null) return;
+        if (sessions.stopping) return connection.close();
+        const client = sessions.admit(connection.remote.hostname);
+        if (client === null) connection.close();
+        else this.#converse(connection, client, listener.transport === "tls");
+      } catch (error) {
+        if (isLost(error)) {
+          sessions.counters.refuse("tcp", "reset");
+          continue;
+        }
+        // Out of file descriptors, say: the connections that there are go on.
+        this.#trouble = { event: "accept-failed", error: errorText(error) };
+        const { promise, resolve } = Promise.withResolvers<void>();
+        const cancel = this.#timers.after(ACCEPT_PAUSE_SECONDS, resolve);
+        await Promise.race([promise, this.#stopping.promise]);
+        cancel();
+      }
+    }
+  }
+
+  #converse(connection: Connection, client: Client, secure: boolean): void {
+    const conversation = new Conversation(connection, client, this.#sessions, this.#queue, () => {
+      this.#conversations.delete(conversation);
+      this.#end();
+    });
+    this.#conversations.add(conversation);
+    this.#running++;
+    conversation.start(secure);
+  }
 }
 
 /**
- * Answers one client for as long as it asks. There may be ten thousand, so it
- * is kept small: callbacks in place of async functions saved 1 kB for each.
+ * Carries one session. There may be ten thousand, so it is kept small:
+ * callbacks in place of async functions saved 1 kB for each.
  */
-export class Conversation extends IdleMonitor {
-  readonly client: Client;
+class Conversation {
   readonly #connection: Connection;
-  readonly #context: Context;
-  readonly #reader: MessageReader;
+  readonly #session: Session;
+  readonly #sessions: Sessions;
+  readonly #queue: FairQueue;
+  readonly #onEnd: () => void;
   readonly #writer: MessageWriter;
-  readonly #reply: Uint8Array;
-  #refusal: Refusal | null = null;
+  readonly #reply = new Uint8Array(PACKET_SIZE);
+  /** Where bytes are read into. */
+  #into = this.#reply;
   /** Is TLS being agreed on? */
   #handshaking = false;
+  /** T2 of the message that is whole. */
+  #arrived = 0n;
 
-  constructor(connection: Connection, client: Client, context: Context) {
-    super();
+  constructor(
+    connection: Connection,
+    client: Client,
+    sessions: Sessions,
+    queue: FairQueue,
+    onEnd: () => void,
+  ) {
     this.#connection = connection;
-    this.client = client;
-    this.#context = context;
-    const bytes = new Uint8Array(2 * PACKET_SIZE);
-    const request = bytes.subarray(0, PACKET_SIZE);
-    this.#reply = bytes.subarray(PACKET_SIZE);
-    this.#reader = new MessageReader(connection, request, context.realtime, isRefused);
+    this.#session = new Session(sessions);
+    this.#session.begin(client);
+    this.#sessions = sessions;
+    this.#queue = queue;
+    this.#onEnd = onEnd;
     this.#writer = new MessageWriter(connection, this.#reply);
   }
 
-  override get idle(): boolean {
-    return this.#reader.filled === 0 && this.#writer.writing === null && !this.#handshaking;
+  /** Is it between two requests? */
+  get idle(): boolean {
+    return this.#session.empty && this.#writer.writing === null && !this.#handshaking;
   }
 
-  /** Ends it. */
+  /** Ends it: what is being read or written fails. */
   close(): void {
     this.#connection.close(this.#writer.writing !== null);
   }
 
   /** @param secure Does TLS come first? */
   start(secure: boolean): void {
-    (secure ? this.#awaitTls() : this.#read()).then(this.#onRequest);
-  }
-
-  /** A request has come, or there will be none. */
-  readonly #onRequest = (whole: boolean): void => {
-    const { admission, turns, announced, realtime, figures } = this.#context;
-    const reader = this.#reader;
-    const writer = this.#writer;
-    if (!whole || writer.error !== undefined) {
-      this.#end();
-      return;
-    }
-    if (writer.writing !== null) {
-      // The client sends and does not read.
-      writer.writing.then(() => this.#onRequest(true));
-      return;
-    }
-    const { message, arrived } = reader;
-    this.#refusal = answerMessage(
-      admission,
-      this.client,
-      message,
-      announced,
-      arrived,
-      this.#reply,
-    );
-    if (this.#refusal !== null) {
-      stampTransmit(this.#reply, realtime());
-      writer.write().then(() => this.#end());
-      return;
-    }
-    // The next read is under way before this reply leaves: after T3 nothing is left to do.
-    const turn = turns.take();
-    const reading = turn === null ? this.#read() : turn.then(() => this.#read());
-    const transmitted = realtime();
-    stampTransmit(this.#reply, transmitted);
-    writer.write();
-    this.replies++;
-    figures.reply("tcp", transmitted - arrived);
-    reading.then(this.#onRequest);
-  };
-
-  async #end(): Promise<void> {
-    await this.#writer.writing;
-    this.close();
-    this.#context.onEnd(this, this.#reason());
-  }
-
-  #reason(): Refusal | null {
-    const reader = this.#reader;
-    if (this.#refusal !== null) return this.#refusal;
-    if ((reader.error ?? this.#writer.error) !== undefined) return "reset";
-    return reader.filled > 0 ? refuseRequest(reader.message[0]!) ?? "incomplete" : null;
+    if (secure) this.#awaitTls();
+    else this.#read();
   }
 
   /** To be called once a second. Closes it if nothing has happened for too long. */
   checkTimeouts(idleTimeout: number): void {
-    const refusal = this.look(idleTimeout);
+    const refusal = this.#session.look(this.idle, idleTimeout);
     if (refusal === null) return;
-    this.#refusal ??= refusal;
+    this.#session.refusal ??= refusal;
     this.close();
   }
 
-  #read(): Promise<boolean> {
-    return this.#context.stopping ? Promise.resolve(false) : this.#reader.read();
-  }
-
-  async #awaitTls(): Promise<boolean> {
+  async #awaitTls(): Promise<void> {
     this.#handshaking = true;
     try {
       await this.#connection.awaitTls!();
     } catch {
-      this.#refusal ??= "tls";
-      return false;
+      this.#session.refusal ??= "tls";
+      return this.#end(true);
     }
     this.#handshaking = false;
-    return this.#read();
+    this.#read();
   }
-}
 
-const isRefused = (firstByte: number): boolean => refuseRequest(firstByte) !== null;
+  readonly #read = (): void => {
+    if (this.#sessions.stopping) {
+      Promise.resolve(false).then(this.#end); // Not before the reply that may be about to leave.
+      return;
+    }
+    this.#into = this.#session.room;
+    // Hung on the very promise of the read, so that nothing else runs before the stamp.
+    this.#connection.read(this.#into).then(this.#onBytes, this.#onBroken);
+  };
+
+  readonly #onBytes = (count: number | null): void => {
+    this.#arrived = this.#sessions.now();
+    const taken = count === null ? "refused" : this.#session.take(this.#into, count);
+    if (taken === "refused") this.#end(false);
+    else if (taken === "more") this.#read();
+    else this.#answer();
+  };
+
+  readonly #onBroken = (): void => {
+    this.#end(true);
+  };
+
+  readonly #answer = (): void => {
+    const [session, writer, reply] = [this.#session, this.#writer, this.#reply];
+    if (writer.error !== undefined) {
+      this.#end(true);
+      return;
+    }
+    if (writer.writing !== null) {
+      // The client sends and does not read.
+      writer.writing.then(this.#answer);
+      return;
+    }
+    session.answer(this.#arrived, reply);
+    const isLast = session.refusal !== null;
+    // The next read is under way before this reply leaves: after T3 nothing is left to do.
+    const turn = isLast ? null : this.#queue.take();
+    if (turn !== null) turn.then(this.#read);
+    else if (!isLast) this.#read();
+    session.stamp(reply);
+    const writing = writer.write();
+    session.replied();
+    if (isLast) writing.then(() => this.#end(false));
+  };
+
+  readonly #end = async (broken: boolean): Promise<void> => {
+    await this.#writer.writing;
+    this.close();
+    this.#session.end(broken || this.#writer.error !== undefined);
+    this.#onEnd();
+  };
+}

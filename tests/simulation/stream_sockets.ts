@@ -1,6 +1,6 @@
 /**
- * Sockets as a worker has them, made of a network's connections: level-triggered,
- * never waiting. What a worker does then runs in virtual time too.
+ * Sockets as epoll has them, made of a network's connections: level-triggered,
+ * never waiting. What is done with them then runs in virtual time too.
  *
  * @module
  */
@@ -9,9 +9,11 @@ import type { Clock, Timers } from "../../src/clock/clock.ts";
 import { WOULD_BLOCK } from "../../src/net/linux/message.ts";
 import { type Accepted, NoRoom, type StreamSockets } from "../../src/net/linux/streams.ts";
 import type { Connection, Listener } from "../../src/net/network.ts";
+import { Counters, type Refusal } from "../../src/serve/counters.ts";
+import { EpollStreams } from "../../src/serve/epoll_streams.ts";
+import { replyTemplate } from "../../src/serve/reply.ts";
+import { Sessions } from "../../src/serve/session.ts";
 import { Admission, type Limits } from "../../src/serve/admission.ts";
-import { Figures, type Refusal, sum } from "../../src/serve/counters.ts";
-import { StreamServer } from "../../src/serve/epoll_streams.ts";
 
 /** A message that is sent to a broken connection. */
 const EPIPE = -32;
@@ -64,7 +66,7 @@ export class ConnectionSockets implements StreamSockets {
     if (!this.#attending || this.#accepted.length === 0) return null;
     if (this.full) {
       this.refused++;
-      throw new NoRoom(24);
+      throw new NoRoom("Too many open files");
     }
     const connection = this.#accepted.shift()!;
     const fd = this.#next++;
@@ -151,30 +153,28 @@ function isReady({ arrived, state, writing, awaited }: Socket): boolean {
   return awaited === "read" ? arrived.length > 0 || state === "over" : !writing;
 }
 
-/** A worker's part of a server, without the worker: what `serve()` would say of it. */
+/** A server's part for streams, without the rest: what `serve()` would say of it. */
 export class StreamServing {
   readonly sockets = new ConnectionSockets();
   counters = { connections: 0, replies: 0 };
   /** Requests without a kernel's stamp: all. */
   unstamped = 0;
   readonly refusals: { event: "refused"; reason: Refusal; count: number }[] = [];
-  readonly #figures = new Figures();
-  readonly #server: StreamServer;
-  readonly #over = Promise.withResolvers<void>();
+  readonly #sessions: Sessions;
+  readonly #streams: EpollStreams;
+  #cancelTick = () => {};
 
   constructor(
     options: Limits & { idleTimeout?: number },
-    clock: Clock,
+    readonly clock: Clock,
     readonly timers: Timers,
   ) {
     const { idleTimeout = 300, ...limits } = options;
-    this.#server = new StreamServer(this.sockets, new Admission(limits), clock, this.#figures, {
-      idleTimeout,
-      stratum: undefined,
-    });
-    this.sockets.onReady = (fd) => this.#server.onReady(fd);
-    this.#server.listen(LISTENER);
-    this.#turn();
+    this.#sessions = new Sessions(new Admission(limits), new Counters(), () => clock.realtime());
+    this.#streams = new EpollStreams(this.sockets, this.#sessions, timers, idleTimeout);
+    this.sockets.onReady = (fd) => this.#streams.onReady(fd);
+    this.#streams.listen(LISTENER);
+    this.#tick();
   }
 
   /** Serves what connects to a listener. */
@@ -186,15 +186,22 @@ export class StreamServing {
     }
   }
 
-  stop(): Promise<void> {
-    this.#figures.stop();
-    return this.#over.promise;
+  async stop(): Promise<void> {
+    this.#cancelTick();
+    this.#sessions.stopping = true;
+    this.#streams.stop();
+    while (this.#streams.open > 0) {
+      await new Promise<void>((resolve) => this.timers.after(0.1, resolve));
+    }
+    this.#streams.close();
+    this.count();
   }
 
   /** Takes what has been counted since. */
   count(): void {
-    const { carriers: [tcp] } = this.#figures.grown();
-    const totals = sum([this.#figures]);
+    const { counters } = this.#sessions;
+    const [tcp] = counters.grown();
+    const totals = counters.totals;
     this.counters = { connections: totals.connections, replies: totals.tcp.replies };
     this.unstamped += tcp!.unstamped;
     for (const [reason, count] of tcp!.refusals) {
@@ -202,13 +209,11 @@ export class StreamServing {
     }
   }
 
-  #turn(): void {
-    if (!this.#server.turn()) {
-      this.timers.after(0.1, () => this.#turn());
-      return;
-    }
-    this.#server.close();
-    this.count();
-    this.#over.resolve();
+  #tick(): void {
+    const realtime = this.clock.realtime();
+    this.#sessions.template = replyTemplate(this.clock.state(), this.clock.precision, realtime);
+    this.#sessions.admission.forget(realtime);
+    this.#streams.tick();
+    this.#cancelTick = this.timers.after(1, () => this.#tick());
   }
 }

@@ -10,12 +10,13 @@ import { type Clock, type CrossTimestamp, crossTimestamp } from "../../clock/clo
 import type { SocketAddress } from "../address.ts";
 import { connectionDescriptor, descriptorOf } from "../descriptors.ts";
 import { DatagramSocket } from "./datagrams.ts";
-import { type Libc, stampedDescriptor } from "./socket.ts";
+import { stampedDescriptor } from "./sockets.ts";
+import type { Libc } from "../../libc/libc.ts";
 import { StreamSocket } from "./streams.ts";
 import type { Arrival, Connection, DatagramPort } from "../network.ts";
 import { openSocket } from "../deno/datagrams.ts";
 
-/** FairQueue of the event loop for which an answer may come at any moment. */
+/** Turns of the event loop for which an answer may come at any moment. */
 const SOON = 200;
 
 /** Milliseconds between two looks after that: the kernel has stamped what came meanwhile. */

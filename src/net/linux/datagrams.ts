@@ -18,7 +18,8 @@ import {
   sendNow,
   WOULD_BLOCK,
 } from "./message.ts";
-import { check, encodeAddress, errno, keepStamping, type Libc, socketError } from "./socket.ts";
+import { check, encodeAddress, keepStamping, socketError } from "./sockets.ts";
+import { errno, type Libc } from "../../libc/libc.ts";
 import * as c from "../../libc/structures.ts";
 
 /** Never waits, and says how long each really is. */

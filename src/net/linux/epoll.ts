@@ -6,7 +6,8 @@
  */
 
 import { Arena } from "./message.ts";
-import { check, errno, type Libc, socketError } from "./socket.ts";
+import { check, socketError } from "./sockets.ts";
+import { errno, type Libc } from "../../libc/libc.ts";
 import * as c from "../../libc/structures.ts";
 
 /** What is told at once. */

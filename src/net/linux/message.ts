@@ -7,7 +7,7 @@
 
 import { PACKET_SIZE } from "../../ntp/packet.ts";
 import { SECOND } from "../../ntp/timestamp.ts";
-import { errno, type Libc } from "./socket.ts";
+import { errno, type Libc } from "../../libc/libc.ts";
 import * as c from "../../libc/structures.ts";
 
 /** Finds the kernel's time of arrival among a message's control data. @returns Nanoseconds since the Unix epoch, or 0. */

@@ -5,9 +5,10 @@
  * @module
  */
 
+import { numberedErrorText, socketError } from "./sockets.ts";
 import type { Epoll } from "./epoll.ts";
 import { Arena, decodeAddress, NAME, Receiver, sendNow, WOULD_BLOCK } from "./message.ts";
-import { errno, type Libc, socketError } from "./socket.ts";
+import { errno, type Libc } from "../../libc/libc.ts";
 import * as c from "../../libc/structures.ts";
 
 /** Somebody who has connected. */
@@ -50,14 +51,9 @@ export interface StreamSockets {
   close(fd: number): void;
 }
 
-/** There cannot be another connection, mostly for want of descriptors or memory. */
+/** There cannot be another connection, mostly for want of descriptors or memory. The message is the system's. */
 export class NoRoom extends Error {
   override readonly name = "NoRoom";
-
-  /** @param number The operating system's, of the error. */
-  constructor(readonly number: number) {
-    super(`no room for another connection: error ${number}`);
-  }
 }
 
 /** Bytes that are thrown away at most. */
@@ -92,7 +88,7 @@ export class LinuxStreams implements StreamSockets {
       const number = errno(libc);
       if (number === c.EAGAIN || number === c.EINTR || number === c.EINVAL) return null;
       if (number === c.ECONNABORTED || number === c.EPERM || number === c.EPROTO) return "lost";
-      throw new NoRoom(number);
+      throw this.#noRoom(number);
     }
     try {
       this.#add(fd);
@@ -136,7 +132,11 @@ export class LinuxStreams implements StreamSockets {
   /** @throws {NoRoom} */
   #add(fd: number): void {
     const number = this.#epoll.add(fd);
-    if (number !== 0) throw new NoRoom(number);
+    if (number !== 0) throw this.#noRoom(number);
+  }
+
+  #noRoom(number: number): NoRoom {
+    return new NoRoom(numberedErrorText(this.#libc, number));
   }
 }
 

@@ -6,7 +6,7 @@
  */
 
 /** Seconds between two samples, and how many rates there are of them: ten minutes. */
-export const STEP = 2;
+export const STEP_SECONDS = 2;
 export const LENGTH = 300;
 
 /** Samples of so many figures, of which the oldest are forgotten. */

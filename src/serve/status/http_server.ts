@@ -26,13 +26,13 @@ export const MAX_CONNECTIONS = 64;
 export const MAX_CONNECTIONS_PER_ADDRESS = 32;
 
 /** Seconds between two requests on a connection. */
-const IDLE_TIMEOUT = 60;
+const IDLE_TIMEOUT_SECONDS = 60;
 
 /** Seconds between two looks at what the connections do. */
-const TICK = 1;
+const TICK_SECONDS = 1;
 
 /** Seconds before a failed accept is tried again. */
-const ACCEPT_PAUSE = 0.1;
+const ACCEPT_PAUSE_SECONDS = 0.1;
 
 /** After these nothing can be made of what follows on the connection, or should be. */
 const FINAL: readonly HttpResponse["status"][] = [400, 405, 421, 429, 431];
@@ -67,7 +67,7 @@ export class HttpServer {
   readonly #context: HttpContext;
   readonly #listeners: readonly Listener[];
   /** The one without activity for longest comes first: that is arrival or a response, not bytes. */
-  readonly #conversations = new Set<Conversation>();
+  readonly #conversations = new Set<HttpConversation>();
   #closed = false;
   #cancelTick = () => {};
 
@@ -90,9 +90,9 @@ export class HttpServer {
     const { admission, realtime, timers } = this.#context;
     admission.forget(realtime());
     for (const conversation of this.#conversations) {
-      if (conversation.look(IDLE_TIMEOUT) !== null) this.#end(conversation);
+      if (conversation.look() !== null) this.#end(conversation);
     }
-    this.#cancelTick = timers.after(TICK, () => this.#tick());
+    this.#cancelTick = timers.after(TICK_SECONDS, () => this.#tick());
   }
 
   async #accept(listener: Listener): Promise<void> {
@@ -107,13 +107,15 @@ export class HttpServer {
       } catch (error) {
         if (isLost(error)) continue;
         // There are no descriptors: there will be.
-        await new Promise<void>((resolve) => this.#context.timers.after(ACCEPT_PAUSE, resolve));
+        await new Promise<void>((resolve) =>
+          this.#context.timers.after(ACCEPT_PAUSE_SECONDS, resolve)
+        );
       }
     }
   }
 
   async #converse(connection: Connection, client: Client): Promise<void> {
-    const conversation = new Conversation(connection, client, this.#context);
+    const conversation = new HttpConversation(connection, client, this.#context);
     this.#conversations.add(conversation);
     this.#makeRoom(client);
     while (await conversation.exchange() && this.#conversations.delete(conversation)) {
@@ -133,7 +135,7 @@ export class HttpServer {
   }
 
   /** Its place is free at once. */
-  #end(conversation: Conversation): void {
+  #end(conversation: HttpConversation): void {
     if (this.#conversations.delete(conversation)) {
       this.#context.admission.disconnect(conversation.client);
     }
@@ -142,7 +144,7 @@ export class HttpServer {
 }
 
 /** One connection. */
-class Conversation extends IdleMonitor {
+class HttpConversation extends IdleMonitor {
   readonly client: Client;
   readonly #connection: Connection;
   readonly #context: HttpContext;
@@ -159,8 +161,9 @@ class Conversation extends IdleMonitor {
     this.#reader = new HeadReader(connection, context.realtime);
   }
 
-  override get idle(): boolean {
-    return !this.#busy && !this.#reader.begun;
+  /** @returns Why it should be closed, if it should. */
+  override look(): "idle" | "slow" | null {
+    return super.look(!this.#busy && !this.#reader.begun, IDLE_TIMEOUT_SECONDS);
   }
 
   close(): void {

@@ -1,41 +1,32 @@
 /**
  * What is shown of a server over HTTP: a page, metrics, and whether it is
- * well. It looks at what other threads count, and keeps ten minutes of it.
+ * well. It keeps ten minutes of what the server counts.
  *
  * @module
  */
 
+import type { Endpoint } from "../lifecycle.ts";
+import { formatAddress } from "../../net/address.ts";
 import config from "../../../deno.json" with { type: "json" };
 import type { Clock } from "../../clock/clock.ts";
 import type { HttpResponse } from "./http_message.ts";
-import { nanoseconds } from "../../ntp/timestamp.ts";
 import {
   type CarrierTotals,
-  type Figures,
+  type Counters,
   HOLD_BOUNDS,
   type Refusal,
   REFUSALS,
-  sum,
 } from "../counters.ts";
 import { stratumOf } from "../reply.ts";
-import { History, STEP } from "./history.ts";
+import { History, STEP_SECONDS } from "./history.ts";
 import { failure } from "./http_server.ts";
 import { exposition, histogram, type Metric, METRICS_TYPE, type Sample } from "./metrics.ts";
 import { PAGE, PAGE_HEADERS } from "./page.ts";
 
-/** Nanoseconds without a sign of life, which there is once a second, after which a thread counts as stuck. */
-const STUCK = nanoseconds(5);
-
 /** What a site is told of the server. */
 export interface SiteOptions {
-  /** What it answers by. */
-  readonly transports: readonly {
-    readonly transport: "tcp" | "tls" | "udp";
-    /** Does the kernel say when requests come? */
-    readonly stamped: boolean;
-  }[];
-  /** Where it listens, such as `tcp 127.0.0.1:10085`. */
-  readonly addresses: readonly string[];
+  /** Where it answers. */
+  readonly endpoints: readonly Endpoint[];
   /** What it announces. Default: by the kernel's own state. */
   readonly stratum: number | undefined;
   /** When the server started, on both of the clock's timelines. */
@@ -59,51 +50,35 @@ const REFUSED = 2;
 export class Site {
   /** What is wrong with the server, as far as it knows itself: a sentence. */
   trouble: string | null = null;
-  readonly #figures: readonly Figures[];
+  readonly #counters: Counters;
   readonly #options: SiteOptions;
   readonly #clock: Clock;
   readonly #process: () => ProcessFigures;
   readonly #history = new History(REFUSED + REFUSALS.length);
   /** The same as JSON: made once a sample, however many look. */
   #historyText = "";
-  /** Of each of the figures: the last sign of life, and when it was new. */
-  readonly #signs: { beats: number; at: bigint }[];
 
-  /** @param figures What each thread of the server counts. */
+  /** @param counters What the server counts. */
   constructor(
-    figures: readonly Figures[],
+    counters: Counters,
     options: SiteOptions,
     clock: Clock,
     process: () => ProcessFigures,
   ) {
-    this.#figures = figures;
+    this.#counters = counters;
     this.#options = options;
     this.#clock = clock;
     this.#process = process;
-    const now = clock.monotonic();
-    this.#signs = figures.map(({ beats }) => ({ beats, at: now }));
     this.sample();
   }
 
-  /** Takes a sample. To be called every `STEP` seconds. */
+  /** Takes a sample. To be called every `STEP_SECONDS` seconds. */
   sample(): void {
-    const { tcp, udp, open } = sum(this.#figures);
+    const { tcp, udp, open } = this.#counters.totals;
     const refusals = REFUSALS.map((reason) => tcp.refusals[reason] + udp.refusals[reason]);
     const at = this.#clock.monotonic();
     this.#history.record(Number(at) / 1e9, [tcp.replies + udp.replies, open, ...refusals]);
     this.#historyText = this.#describeHistory();
-    this.#look(at);
-  }
-
-  /** Looks for signs of life. @returns For how long the stillest thread has given none. */
-  #look(now: bigint): bigint {
-    let longest = 0n;
-    for (const [i, sign] of this.#signs.entries()) {
-      const { beats } = this.#figures[i]!;
-      if (beats !== sign.beats) this.#signs[i] = { beats, at: now };
-      else if (now - sign.at > longest) longest = now - sign.at;
-    }
-    return longest;
   }
 
   /** @param arrived When the request came, nanoseconds since the Unix epoch. */
@@ -118,7 +93,7 @@ export class Site {
       case "/metrics":
         return { status: 200, type: METRICS_TYPE, body: exposition(this.#metrics()) };
       case "/healthz": {
-        const trouble = this.#health();
+        const { trouble } = this;
         return trouble === null
           ? { status: 200, type: "text/plain", body: "ok\n" }
           : failure(503, trouble);
@@ -133,26 +108,21 @@ export class Site {
     return json(`{"receive":"${received}","transmit":"${this.#clock.realtime()}"}`);
   }
 
-  /** Why it is not well, if it is not. */
-  #health(): string | null {
-    if (this.trouble !== null) return this.trouble;
-    const longest = this.#look(this.#clock.monotonic());
-    if (longest <= STUCK) return null;
-    return `a thread that accepts and answers has been stuck for ${longest / 1_000_000_000n} s`;
-  }
-
   get #uptime(): number {
     return Number(this.#clock.monotonic() - this.#options.started.monotonic) / 1e9;
   }
 
   #status(): string {
-    const { tcp, udp, connections, open } = sum(this.#figures);
+    const { tcp, udp, connections, open } = this.#counters.totals;
     const state = this.#clock.state();
-    const { stratum, addresses } = this.#options;
+    const { stratum, endpoints } = this.#options;
+    const addresses = endpoints.map(({ transport, address }) =>
+      `${transport} ${formatAddress(address)}`
+    );
     const now = JSON.stringify({
       version: config.version,
       uptime: this.#uptime,
-      trouble: this.#health(),
+      trouble: this.trouble,
       addresses,
       stratum: stratumOf(state, stratum),
       clock: state && {
@@ -171,7 +141,7 @@ export class Site {
     const history = this.#history;
     const refusals = REFUSALS.map((reason, i) => [reason, history.rates(REFUSED + i)] as const);
     return JSON.stringify({
-      step: STEP,
+      step: STEP_SECONDS,
       replies: history.rates(REPLIES),
       connections: history.values(OPEN),
       refusals: Object.fromEntries(
@@ -181,9 +151,9 @@ export class Site {
   }
 
   #metrics(): Metric[] {
-    const { tcp, udp, connections, open } = sum(this.#figures);
-    const { transports, stratum } = this.#options;
-    const stamped = new Map(transports.map(({ transport, stamped }) => [transport, stamped]));
+    const { tcp, udp, connections, open } = this.#counters.totals;
+    const { endpoints, stratum } = this.#options;
+    const stamped = new Map(endpoints.map(({ transport, stamped }) => [transport, stamped]));
     const stream = stamped.has("tls") ? "tls" : "tcp";
     const carriers: [string, CarrierTotals][] = [[stream, tcp]];
     if (stamped.has("udp")) carriers.push(["udp", udp]);
@@ -277,7 +247,7 @@ export class Site {
         name: "tsync_healthy",
         type: "gauge",
         help: "Are connections accepted and requests answered? As /healthz.",
-        samples: [{ value: this.#health() === null ? 1 : 0 }],
+        samples: [{ value: this.trouble === null ? 1 : 0 }],
       },
       {
         name: "tsync_stratum",

@@ -1,93 +1,92 @@
 /**
- * The status page and its kin, in a thread of their own: whoever asks for them
- * takes nothing from those who ask for the time but the processor's attention.
+ * The status page and its kin, on the server's own thread. A thread of its
+ * own took 15 MB, and under a flood half of the time's replies on two
+ * processors, for which it competed.
  *
  * @module
  */
 
-import type { Timers } from "../../clock/clock.ts";
-import type { SocketAddress } from "../../net/address.ts";
-import type { Limits } from "../admission.ts";
-import { Thread } from "../thread.ts";
-import type { SiteOptions } from "./site.ts";
+import type { Clock, Timers } from "../../clock/clock.ts";
+import { hostOf, type SocketAddress } from "../../net/address.ts";
+import type { Listener, Network } from "../../net/network.ts";
+import { processUsage } from "../../net/node.ts";
+import { Admission, type Limits } from "../admission.ts";
+import type { Counters } from "../counters.ts";
+import type { StatusPage } from "../lifecycle.ts";
+import { listen } from "../listen.ts";
+import { STEP_SECONDS } from "./history.ts";
+import { HttpServer } from "./http_server.ts";
+import { Site, type SiteOptions } from "./site.ts";
 
-/** What the thread is told when it starts. */
-export interface StatusOrder extends SiteOptions {
+/** What a status page is made with. */
+export interface StatusOptions extends SiteOptions {
   /** Where to listen. */
-  address: SocketAddress;
+  readonly address: SocketAddress;
   /** By which names it is asked, beside the one that it listens on. */
   readonly names: readonly string[];
   readonly limits: Pick<Limits, "allow" | "deny" | "rate">;
-  /** What each thread of the server counts. */
-  readonly figures: readonly SharedArrayBuffer[];
-}
-
-/** What the thread says: where it listens, or why it cannot go on. */
-export type StatusMessage =
-  | { readonly addresses: readonly SocketAddress[] }
-  | { readonly error: string };
-
-/** What the thread is told later: what is wrong with the server, if something is. */
-export interface StatusNews {
-  readonly trouble: string | null;
+  readonly counters: Counters;
+  readonly clock: Clock;
+  readonly network: Network;
+  readonly timers: Timers;
 }
 
 /** Serves HTTP until it is stopped. */
-export class StatusService {
-  /** Where: one for each socket. */
+export class StatusService implements StatusPage {
   readonly addresses: readonly SocketAddress[];
-  readonly #thread: Thread;
+  readonly #site: Site;
+  readonly #server: HttpServer;
+  readonly #timers: Timers;
+  #cancelSample = () => {};
 
-  private constructor(thread: Thread, addresses: readonly SocketAddress[]) {
-    this.#thread = thread;
-    this.addresses = addresses;
+  private constructor(listeners: readonly Listener[], options: StatusOptions) {
+    const { address, names, limits, clock, timers } = options;
+    this.addresses = listeners.map(({ address }) => address);
+    this.#timers = timers;
+    this.#site = new Site(options.counters, options, clock, processUsage);
+    this.#server = new HttpServer(listeners, {
+      admission: new Admission(limits),
+      realtime: () => clock.realtime(),
+      timers,
+      names: new Set(
+        ["localhost", address.hostname, ...names].flatMap((name) => hostOf(name) ?? []),
+      ),
+      respond: (path, arrived) => this.#site.respond(path, arrived),
+    });
+    this.#sampleLater();
   }
 
-  /**
-   * @param onFailure Told why the thread has died, before another takes its place.
-   * @returns Once it listens.
-   * @throws {Error} a sentence, if it cannot.
-   */
-  static async start(
-    order: StatusOrder,
-    timers: Timers,
-    onFailure: (error: string) => void,
-  ): Promise<StatusService> {
-    const first = Promise.withResolvers<readonly SocketAddress[]>();
-    let listened = false;
-    const thread: Thread = new Thread({
-      module: new URL("./worker.ts", import.meta.url),
-      onMessage(message) {
-        const said = message as StatusMessage;
-        if ("error" in said) thread.failed(said.error);
-        else if (!listened) {
-          listened = true;
-          first.resolve(said.addresses);
-        }
-      },
-      onFailure(error) {
-        if (listened) onFailure(error);
-        else first.reject(new Error(error));
-      },
-    }, timers);
-    thread.start(order);
+  /** @throws {Error} a sentence, if it cannot listen. */
+  static async listen(options: StatusOptions): Promise<StatusService> {
+    const { network, address: { hostname, port } } = options;
+    const listeners: Listener[] = [];
+    const bind = (address: SocketAddress) => {
+      const listener = network.listen(address);
+      listeners.push(listener);
+      return listener;
+    };
     try {
-      const addresses = await first.promise;
-      // A successor takes the port that was picked.
-      order.address = { ...order.address, port: addresses[0]!.port };
-      return new StatusService(thread, addresses);
+      await listen(network, bind, [hostname], port, "http");
     } catch (error) {
-      thread.end();
+      for (const listener of listeners) listener.close();
       throw error;
     }
+    return new StatusService(listeners, options);
   }
 
-  /** Passes on what is wrong with the server, if something is. */
-  tell(trouble: string | null): void {
-    this.#thread.post({ trouble } satisfies StatusNews);
+  set trouble(trouble: string | null) {
+    this.#site.trouble = trouble;
   }
 
   stop(): void {
-    this.#thread.end();
+    this.#cancelSample();
+    this.#server.close();
+  }
+
+  #sampleLater(): void {
+    this.#cancelSample = this.#timers.after(STEP_SECONDS, () => {
+      this.#site.sample();
+      this.#sampleLater();
+    });
   }
 }

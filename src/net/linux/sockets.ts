@@ -8,73 +8,28 @@
  */
 
 import type { BoundSocket } from "../network.ts";
-import { type Library, openLibc } from "../../libc/libc.ts";
+import { errno, type Libc, sharedLibc } from "../../libc/libc.ts";
+import { OptionError } from "../errors.ts";
 import { canonical, type SocketAddress } from "../address.ts";
 import { descriptorOf } from "../descriptors.ts";
 import * as c from "../../libc/structures.ts";
 
-const SYMBOLS = {
-  socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
-  connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
-  setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
-  accept4: { parameters: ["i32", "buffer", "buffer", "i32"], result: "i32" },
-  // Their results are ssize_t, of which 32 bits hold all that can come here.
-  send: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
-  recv: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
-  recvmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
-  recvmmsg: { parameters: ["i32", "buffer", "u32", "i32", "usize"], result: "i32" },
-  sendmmsg: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
-  epoll_create1: { parameters: ["i32"], result: "i32" },
-  epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
-  epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
-  // The same, waiting in a thread of Deno's: the event loop goes on meanwhile.
-  epoll_wait_aside: {
-    name: "epoll_wait",
-    parameters: ["i32", "buffer", "i32", "i32"],
-    result: "i32",
-    nonblocking: true,
-  },
-  close: { parameters: ["i32"], result: "i32" },
-  if_nametoindex: { parameters: ["buffer"], result: "u32" },
-  __errno_location: { parameters: [], result: "usize" },
-  __xpg_strerror_r: { parameters: ["i32", "buffer", "usize"], result: "i32" },
-  // Copies from an address and returns where to: Deno's own way to addresses and to what lies there
-  // needs permission for all libraries.
-  memcpy: { parameters: ["buffer", "usize", "usize"], result: "usize" },
-} as const;
-
-/** The functions of libc that are used here. */
-export type Libc = Deno.StaticForeignLibraryInterface<typeof SYMBOLS>;
-
-let library: Library<typeof SYMBOLS> | null | undefined;
-
-/** Linux's sockets, if libc may be loaded; opened at the first call. */
-export function libcSockets(): Libc | null {
+/** Linux's libc, if it may be loaded, ready to tell errors; `null` on other systems. */
+export function linuxLibc(): Libc | null {
   if (Deno.build.os !== "linux") return null;
-  if (library === undefined) {
-    library = openLibc(SYMBOLS);
-    // Made now: to make them later could be a call that changes the error.
-    if (library !== null) errno(library.symbols);
-  }
-  return library?.symbols ?? null;
+  const libc = sharedLibc();
+  if (libc !== null) errno(libc);
+  return libc;
 }
 
-/** The same. @throws {Error} a sentence, where they and their timestamps cannot be had. */
-export function requireSockets(): Libc {
-  const libc = libcSockets();
+/** The same. @throws {OptionError} where it and the kernel's timestamps are unavailable. */
+export function requireLinuxLibc(): Libc {
+  const libc = linuxLibc();
   if (libc !== null) return libc;
   const why = Deno.build.os === "linux"
     ? "libc is not at any of the paths that may be loaded (--allow-ffi)"
     : `only Linux has them, and this is ${Deno.build.os}`;
-  throw new Error(`cannot have the kernel's timestamps: ${why}; do without --timestamps kernel`);
-}
-
-const lastError = new Int32Array(1);
-
-/** The last call's error. To be asked for at once. */
-export function errno(libc: Libc): number {
-  libc.memcpy(lastError, libc.__errno_location(), 4n);
-  return lastError[0]!;
+  throw new OptionError(`cannot have the kernel's timestamps: ${why}`, "timestamps");
 }
 
 /** An error number in words. */

@@ -1,0 +1,63 @@
+/**
+ * Datagrams from the event loop, where the kernel does not stamp.
+ *
+ * @module
+ */
+
+import type { DatagramListener } from "../net/network.ts";
+import { PACKET_SIZE } from "../ntp/packet.ts";
+import type { Service } from "./lifecycle.ts";
+import { answerDatagram, stampTransmit } from "./reply.ts";
+import type { Sessions } from "./session.ts";
+
+/** Answers what one socket receives. */
+export class DatagramService implements Service {
+  readonly #listener: DatagramListener;
+  readonly #sessions: Sessions;
+  #running: Promise<void> | null = null;
+
+  constructor(listener: DatagramListener, sessions: Sessions) {
+    this.#listener = listener;
+    this.#sessions = sessions;
+  }
+
+  start(): void {
+    this.#running = this.#run();
+  }
+
+  tick(): null {
+    return null;
+  }
+
+  async stop(): Promise<void> {
+    this.#listener.close();
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    const { admission, counters, now } = this.#sessions;
+    for (;;) {
+      const datagram = await this.#listener.receive();
+      const received = now();
+      if (datagram === null) return;
+      const { bytes, sender } = datagram;
+      let reply: Uint8Array | null = null;
+      const refusal = answerDatagram(
+        admission,
+        sender.hostname,
+        bytes.subarray(0, PACKET_SIZE),
+        bytes.length,
+        this.#sessions.template,
+        received,
+        // New each time: it may wait to be sent while the next one is made.
+        () => reply = new Uint8Array(PACKET_SIZE),
+      );
+      if (refusal !== null) counters.refuse("udp", refusal);
+      if (reply === null) continue;
+      const transmitted = now();
+      stampTransmit(reply, transmitted);
+      this.#listener.send(reply, sender);
+      if (refusal === null) counters.reply("udp", transmitted - received);
+    }
+  }
+}
