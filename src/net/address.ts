@@ -4,6 +4,8 @@
  * @module
  */
 
+import { net } from "./node.ts";
+
 /** How messages travel. */
 export type TransportName = "tcp" | "tls" | "ntp";
 
@@ -113,10 +115,9 @@ export function ipVersion(text: string): 4 | 6 | 0 {
 }
 
 function isIPv6(text: string): boolean {
-  const [address = "", zone] = text.split("%");
-  if (zone === "" || text.split("%").length > 2) return false;
-  if (!/^[\da-f:.]+$/i.test(address) || !address.includes(":")) return false;
-  return URL.canParse(`http://[${address}]/`);
+  if (!text.includes(":")) return false; // Whoever has no IPv6 address need not wait for node:net.
+  const [address = "", ...zones] = text.split("%");
+  return zones.length <= 1 && zones[0] !== "" && net().isIPv6(address);
 }
 
 /** `192.0.2.7:10085` or `[2001:db8::7]:10085`. */

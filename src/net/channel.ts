@@ -13,7 +13,7 @@ import type { Connection, Network, Stamps } from "./network.ts";
 import { errorText } from "./errors.ts";
 
 /** Seconds until the next address is tried beside the first (RFC 8305, section 5). */
-const ATTEMPT_DELAY = 0.25;
+const ATTEMPT_DELAY_SECONDS = 0.25;
 
 /**
  * Connects to whichever address answers first: the next one is tried when the
@@ -50,7 +50,9 @@ export async function connectFirst(
     const current = attempt(address);
     attempts.push(current);
     let cancel = () => {};
-    const patience = new Promise<void>((resolve) => cancel = timers.after(ATTEMPT_DELAY, resolve));
+    const patience = new Promise<void>((resolve) =>
+      cancel = timers.after(ATTEMPT_DELAY_SECONDS, resolve)
+    );
     await Promise.race([patience, current, won.promise]);
     cancel();
     if (winner !== undefined || signal.aborted) break;

@@ -10,7 +10,7 @@ import type { SocketAddress } from "./address.ts";
 import type { DatagramNetwork, Stamps } from "./network.ts";
 
 /** Seconds after which a request or its reply is taken for lost. */
-const LOST = 1;
+const LOST_SECONDS = 1;
 
 /** A request or its reply was lost. The message begins with a verb. */
 export class LostDatagram extends Error {
@@ -38,7 +38,7 @@ export async function exchangeDatagrams(
   signal.throwIfAborted();
   const port = network.openDatagrams(server, clock);
   const close = () => port.close();
-  const cancel = timers.after(LOST, close);
+  const cancel = timers.after(LOST_SECONDS, close);
   signal.addEventListener("abort", close);
   try {
     const departed = clock.monotonic();

@@ -9,7 +9,7 @@ import type { Clock } from "../../clock/clock.ts";
 import { canonical, type SocketAddress } from "../address.ts";
 
 /** Milliseconds after an error. */
-const AGAIN = 1;
+const ERROR_PAUSE_MS = 1;
 
 /** The operating system's datagrams. */
 export const systemDatagrams: DatagramNetwork = {
@@ -27,7 +27,7 @@ export const systemDatagrams: DatagramNetwork = {
           } catch {
             // What a client's machine says of an answer that it did not want is nobody's trouble.
             if (closed) return null;
-            await new Promise((resolve) => setTimeout(resolve, AGAIN));
+            await new Promise((resolve) => setTimeout(resolve, ERROR_PAUSE_MS));
           }
         }
       },

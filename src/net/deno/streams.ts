@@ -79,7 +79,7 @@ export class TlsListener extends DenoListener<Deno.TlsListener> {
 }
 
 /** Milliseconds in which connections that Deno would not end are collected: looking for them takes some. */
-const HANG_UP_PAUSE = 10;
+const HANG_UP_PAUSE_MS = 10;
 
 /** Connections that are to end although Deno is waiting for something. */
 class HangUps {
@@ -92,7 +92,7 @@ class HangUps {
       hangUp(this.#connections);
       for (const each of this.#connections) each.release();
       this.#connections = [];
-    }, HANG_UP_PAUSE);
+    }, HANG_UP_PAUSE_MS);
   }
 }
 

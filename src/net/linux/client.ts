@@ -17,19 +17,19 @@ import type { Arrival, Connection, DatagramPort } from "../network.ts";
 import { openSocket } from "../deno/datagrams.ts";
 
 /** Turns of the event loop for which an answer may come at any moment. */
-const SOON = 200;
+const SOON_TURNS = 200;
 
 /** Milliseconds between two looks after that: the kernel has stamped what came meanwhile. */
-const LATER = 1;
+const LATER_MS = 1;
 
 /** Nanoseconds for which it is looked again and again at first: about what a reply takes on a fast network. */
-const AT_ONCE = 250_000n;
+const AT_ONCE_NS = 250_000n;
 
 /** Waits until it is time to look again. */
 function untilNextLook(turn: number): Promise<void> {
   return new Promise((resolve) => {
-    if (turn < SOON) setImmediate(resolve);
-    else setTimeout(resolve, LATER);
+    if (turn < SOON_TURNS) setImmediate(resolve);
+    else setTimeout(resolve, LATER_MS);
   });
 }
 
@@ -64,7 +64,7 @@ export class Arrivals {
     if (isClosed()) return null; // Its descriptor may be another's by now.
     // A turn of the event loop takes longer than a reply on a fast network.
     const start = this.#clock.monotonic();
-    while (this.#empty.monotonic - start < AT_ONCE) {
+    while (this.#empty.monotonic - start < AT_ONCE_NS) {
       received = this.look(receive);
       if (received !== null) return received;
     }
