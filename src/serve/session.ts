@@ -114,9 +114,9 @@ export class Session extends IdleMonitor {
    */
   answer(arrived: bigint, reply: Uint8Array): void {
     const { admission, template } = this.#sessions;
+    const client = this.client!;
     this.#arrived = arrived;
-    const [client, message] = [this.client!, this.#message];
-    this.refusal = answerMessage(admission, client, message, template, arrived, reply);
+    this.refusal = answerMessage(admission, client, this.#message, template, arrived, reply);
   }
 
   /** Writes T3 into the reply, which is to be sent at once. */

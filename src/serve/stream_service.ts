@@ -214,7 +214,9 @@ class Conversation {
   };
 
   readonly #answer = (): void => {
-    const [session, writer, reply] = [this.#session, this.#writer, this.#reply];
+    const session = this.#session;
+    const writer = this.#writer;
+    const reply = this.#reply;
     if (writer.error !== undefined) {
       this.#end(true);
       return;
