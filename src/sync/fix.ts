@@ -12,7 +12,8 @@ import { select, type Selection } from "../estimate/selection.ts";
 import { endpoint, type ServerAddress, type TransportName } from "../net/address.ts";
 import { type Leap, referenceIdText } from "../ntp/packet.ts";
 import { nanoseconds } from "../ntp/timestamp.ts";
-import type { Failure, Measurement } from "./burst.ts";
+import type { Measurement } from "./burst.ts";
+import type { Failure } from "./failure.ts";
 
 /** What came of asking. */
 export interface Fix {
