@@ -19,7 +19,7 @@ import {
   StreamConversation,
   type Target,
 } from "./conversation.ts";
-import { Deadline } from "./deadline.ts";
+import { Deadline, sleep } from "./deadline.ts";
 import { type Failure, failureOf, RejectedReply } from "./failure.ts";
 import { PACING, type Pacing } from "./pacing.ts";
 
@@ -65,9 +65,9 @@ const BURSTS = 3;
  * @throws The signal's reason. Everything else that can go wrong is a {@linkcode Failure}.
  */
 export async function measure(options: MeasureOptions): Promise<Measurement | Failure> {
-  const { server: { name, transport }, timeout, signal, environment } = options;
+  const { server: { name, transport }, timeout, signal, environment: { clock, timers } } = options;
   const { spacingSeconds } = PACING[transport];
-  const deadline = new Deadline(environment.clock, environment.timers, timeout, signal);
+  const deadline = new Deadline(clock, timers, timeout, signal);
   let address: string | null = null;
   try {
     for (let i = 0; i < BURSTS; i++) {
@@ -75,7 +75,7 @@ export async function measure(options: MeasureOptions): Promise<Measurement | Fa
       const burst = new Burst({ ...options, deadline });
       const outcome = await burst.run();
       if (outcome !== null) return outcome;
-      address = burst.address;
+      address = burst.conversation.address;
       if (deadline.signal.aborted) break;
     }
   } finally {
@@ -87,9 +87,9 @@ export async function measure(options: MeasureOptions): Promise<Measurement | Fa
 
 /** Some exchanges with one server. */
 class Burst {
+  readonly conversation: Conversation;
   readonly #options: MeasureOptions & Target;
   readonly #pacing: Pacing;
-  readonly #conversation: Conversation;
   readonly #start: CrossTimestamp;
   readonly #exchanges: Exchange[] = [];
   /** Exchanges of which the kernel took T4. */
@@ -103,13 +103,8 @@ class Burst {
     this.#options = options;
     this.#pacing = PACING[transport];
     const Conversation = transport === "ntp" ? DatagramConversation : StreamConversation;
-    this.#conversation = new Conversation(options);
+    this.conversation = new Conversation(options);
     this.#start = crossTimestamp(options.environment.clock);
-  }
-
-  /** The address that was tried last. */
-  get address(): string | null {
-    return this.#conversation.address;
   }
 
   /** @returns `null` if the exchanges contradict each other. */
@@ -146,7 +141,7 @@ class Burst {
       } catch (error) {
         signal.throwIfAborted();
         const late = deadline.signal.aborted ? timeout : null;
-        const failure = failureOf(error, name, this.#conversation, late);
+        const failure = failureOf(error, name, this.conversation, late);
         const pause = this.#pacing.retrySeconds[attempt];
         if (pause === undefined || !this.#mayRecover(error)) return failure;
         await deadline.pause(pause);
@@ -157,8 +152,8 @@ class Burst {
 
   async #converse(): Promise<void> {
     const { warmUps, spacingSeconds } = this.#pacing;
-    const { samples, onSample, deadline } = this.#options;
-    await this.#conversation.begin();
+    const { samples, onSample, deadline, environment: { timers } } = this.#options;
+    await this.conversation.begin();
     let isGood = false;
     try {
       for (let i = 0; i < warmUps; i++) await this.#exchange();
@@ -169,31 +164,28 @@ class Burst {
         onSample(this.#exchanges.length);
         if (spacingSeconds === 0) continue;
         deadline.renew(spacingSeconds);
-        if (this.#exchanges.length < samples) await deadline.sleep(spacingSeconds);
+        if (this.#exchanges.length === samples) break;
+        await sleep(timers, spacingSeconds, deadline.signal);
       }
       isGood = true;
     } finally {
-      this.#conversation.end(isGood);
+      this.conversation.end(isGood);
     }
   }
 
   /** @throws {RejectedReply} if the reply is not to be believed. */
   async #exchange(): Promise<{ exchange: Exchange; by: Stamper }> {
-    const { nonce, departed, arrived, by } = await this.#conversation.exchange();
-    this.#settle();
-    const { packet, rejection } = judgeReply(this.#conversation.reply, nonce);
+    const { nonce, departed, arrived, by } = await this.conversation.exchange();
+    const { address, reply } = this.conversation;
+    // All are with one address: another may be another machine, with another clock.
+    if (address !== this.#measured) this.#exchanges.length = this.#stamped = 0;
+    this.#measured = address;
+    const { packet, rejection } = judgeReply(reply, nonce);
     if (rejection !== null) throw new RejectedReply(rejection, packet);
     this.#packet = packet;
     const t2 = fromTimestamp(packet.receive, this.#options.environment.clock.realtime());
     const held = toNanoseconds(timestampDifference(packet.transmit, packet.receive));
     return { exchange: { t1: departed, t2, t3: t2 + held, t4: arrived }, by };
-  }
-
-  /** All exchanges are with one address: another may be another machine, with another clock. */
-  #settle(): void {
-    const { address } = this.#conversation;
-    if (address !== this.#measured) this.#exchanges.length = this.#stamped = 0;
-    this.#measured = address;
   }
 
   /** Is another attempt worth while? */
@@ -202,6 +194,6 @@ class Burst {
       if (error.rejection === "unsynchronised") return this.#pacing.retriesUnsynchronised;
       return error.rejection !== "kiss";
     }
-    return error instanceof ChannelError && !looksLikeTls(this.#conversation.reply);
+    return error instanceof ChannelError && !looksLikeTls(this.conversation.reply);
   }
 }

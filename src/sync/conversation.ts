@@ -11,7 +11,7 @@ import { exchangeDatagrams, LostDatagram } from "../net/datagram_exchange.ts";
 import { errorText, isUnknownHost, TlsError } from "../net/errors.ts";
 import type { Connection, Network, Stamps } from "../net/network.ts";
 import { encodeRequest, PACKET_SIZE } from "../ntp/packet.ts";
-import type { Deadline } from "./deadline.ts";
+import { type Deadline, race } from "./deadline.ts";
 
 /** The world outside, as far as measuring needs it. */
 export interface Environment {
@@ -48,17 +48,22 @@ export interface Target {
 type Reply = Stamps & { readonly nonce: bigint };
 
 /** A way to ask one server. */
-export interface Conversation {
+export abstract class Conversation {
   /** The address that is asked; `null` until the name has been resolved. */
-  readonly address: string | null;
+  address: string | null = null;
   /** What the server sent last. */
-  readonly reply: Uint8Array;
+  reply: Uint8Array = new Uint8Array();
+
+  constructor(protected readonly target: Target) {}
+
   /** Gets ready for an exchange, also after one has failed. */
-  begin(): Promise<void>;
+  abstract begin(): Promise<void>;
+
   /** Sends a request, which holds a nonce of its own, and waits for the reply. */
-  exchange(): Promise<Reply>;
+  abstract exchange(): Promise<Reply>;
+
   /** Closes what {@linkcode begin} has opened, or keeps it, if that is wanted and all went well. */
-  end(isGood: boolean): void;
+  abstract end(isGood: boolean): void;
 }
 
 /** A server that cannot even be talked to. The message begins with a verb. */
@@ -83,7 +88,7 @@ function noConnection(error: unknown, target: Target, address: string | null): N
 async function resolve(target: Target): Promise<SocketAddress[]> {
   const { server: { hostname, port }, family, environment: { network }, deadline } = target;
   try {
-    const found = await deadline.race(network.resolve(hostname, family));
+    const found = await race(network.resolve(hostname, family), deadline.signal);
     if (found.length === 0) throw Object.assign(new Error("no address"), { code: "ENOTFOUND" });
     return found.map((hostname) => ({ hostname, port }));
   } catch (error) {
@@ -96,20 +101,13 @@ async function resolve(target: Target): Promise<SocketAddress[]> {
 const KEPT_ANSWER_SECONDS = 1;
 
 /** Asks over a connection, with or without TLS. */
-export class StreamConversation implements Conversation {
-  address: string | null = null;
-  reply: Uint8Array = new Uint8Array();
-  readonly #target: Target;
+export class StreamConversation extends Conversation {
   #connection: Connection | undefined;
   #channel: Channel | undefined;
   #cancel = () => {};
 
-  constructor(target: Target) {
-    this.#target = target;
-  }
-
   async begin(): Promise<void> {
-    const { kept, environment: { clock, timers }, deadline: { signal } } = this.#target;
+    const { kept, environment: { clock, timers }, deadline: { signal } } = this.target;
     const before = kept?.connection ?? null;
     // If it breaks, the next attempt opens another.
     if (kept !== undefined) kept.connection = null;
@@ -122,7 +120,7 @@ export class StreamConversation implements Conversation {
   }
 
   async exchange(): Promise<Reply> {
-    const nonce = this.#target.environment.nonce();
+    const nonce = this.target.environment.nonce();
     encodeRequest(this.#channel!.request, nonce);
     const stamps = await this.#channel!.exchange();
     this.#cancel();
@@ -130,7 +128,7 @@ export class StreamConversation implements Conversation {
   }
 
   end(isGood: boolean): void {
-    const { kept } = this.#target;
+    const { kept } = this.target;
     this.#cancel();
     if (!isGood || kept === undefined) return this.#channel!.close();
     this.#channel!.release();
@@ -139,9 +137,9 @@ export class StreamConversation implements Conversation {
   }
 
   async #open(): Promise<Connection> {
-    const { server, kept, environment: { network, timers }, deadline: { signal } } = this.#target;
+    const { server, kept, environment: { network, timers }, deadline: { signal } } = this.target;
     const isTls = server.transport === "tls";
-    const addresses = await resolve(this.#target);
+    const addresses = await resolve(this.target);
     this.address = formatAddress(addresses[0]!);
     // The address that answered before goes first.
     const isKept = ({ hostname }: SocketAddress) => Number(hostname === kept?.address?.hostname);
@@ -153,14 +151,14 @@ export class StreamConversation implements Conversation {
     } catch (error) {
       signal.throwIfAborted();
       if (error instanceof TlsError || error instanceof ChannelError) throw error;
-      throw noConnection(error, this.#target, this.address);
+      throw noConnection(error, this.target, this.address);
     }
   }
 
   async #startTls(connection: Connection): Promise<void> {
-    const { server: { hostname }, ca, deadline } = this.#target;
+    const { server: { hostname }, ca, deadline } = this.target;
     try {
-      await deadline.race(connection.startTls!({ hostname, ca }));
+      await race(connection.startTls!({ hostname, ca }), deadline.signal);
     } catch (error) {
       connection.close();
       if (error instanceof TlsError) throw error;
@@ -176,27 +174,20 @@ export class StreamConversation implements Conversation {
  * Asks by datagrams. What gets lost is sent again, to the next address as long
  * as none has answered, and afterwards only to the one that has.
  */
-export class DatagramConversation implements Conversation {
-  address: string | null = null;
-  readonly reply: Uint8Array = new Uint8Array(PACKET_SIZE);
-  readonly #target: Target;
+export class DatagramConversation extends Conversation {
+  override readonly reply: Uint8Array = new Uint8Array(PACKET_SIZE);
   readonly #request = new Uint8Array(PACKET_SIZE);
   /** The addresses to ask, the next one first. */
-  #candidates: SocketAddress[];
-
-  constructor(target: Target) {
-    this.#target = target;
-    const answered = target.kept?.address ?? null;
-    this.#candidates = answered === null ? [] : [answered];
-  }
+  #candidates: SocketAddress[] = [];
 
   async begin(): Promise<void> {
+    const { kept } = this.target;
     if (this.#candidates.length > 0) return;
-    this.#candidates = await resolve(this.#target);
+    this.#candidates = kept?.address ? [kept.address] : await resolve(this.target);
   }
 
   async exchange(): Promise<Reply> {
-    const { kept, environment, deadline: { signal } } = this.#target;
+    const { kept, environment, deadline: { signal } } = this.target;
     const { network, clock, timers } = environment;
     const [request, reply] = [this.#request, this.reply];
     for (;;) {
@@ -213,7 +204,7 @@ export class DatagramConversation implements Conversation {
         signal.throwIfAborted();
         // An address that was silent gets another turn; one that refuses does not.
         this.#candidates = error instanceof LostDatagram ? [...others, to] : others;
-        if (this.#candidates.length === 0) throw noConnection(error, this.#target, this.address);
+        if (this.#candidates.length === 0) throw noConnection(error, this.target, this.address);
       }
     }
   }

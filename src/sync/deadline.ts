@@ -7,17 +7,24 @@
 import type { Clock, Timers } from "../clock/clock.ts";
 import { nanoseconds } from "../ntp/timestamp.ts";
 
+/** Waits for something that cannot be cancelled. @throws The signal's reason, if it is aborted. */
+export async function race<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = () => reject(signal.reason);
+  signal.addEventListener("abort", onAbort);
+  try {
+    signal.throwIfAborted();
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
 /** Sleeps. @throws The signal's reason, if it is aborted. */
-export async function wait(timers: Timers, seconds: number, signal: AbortSignal): Promise<void> {
+export async function sleep(timers: Timers, seconds: number, signal: AbortSignal): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
-  const done = () => resolve();
-  const cancel = timers.after(seconds, done);
-  signal.addEventListener("abort", done);
-  if (signal.aborted) resolve();
-  await promise;
-  cancel();
-  signal.removeEventListener("abort", done);
-  signal.throwIfAborted();
+  const cancel = timers.after(seconds, resolve);
+  await race(promise, signal).finally(cancel);
 }
 
 /** A time limit. Time during which the machine is suspended does not count. */
@@ -34,10 +41,10 @@ export class Deadline {
   #cancel = () => {};
 
   constructor(clock: Clock, timers: Timers, seconds: number, outer: AbortSignal) {
+    this.signal = AbortSignal.any([outer, this.#controller.signal]);
     this.#clock = clock;
     this.#timers = timers;
     this.#outer = outer;
-    this.signal = AbortSignal.any([outer, this.#controller.signal]);
     this.#span = nanoseconds(seconds);
     this.#due = clock.monotonic() + this.#span;
     this.#watch();
@@ -48,31 +55,14 @@ export class Deadline {
     this.#due = this.#clock.monotonic() + nanoseconds(pause) + this.#span;
   }
 
+  /** Sleeps, and goes on when the time is up. @throws The outer signal's reason. */
+  pause(seconds: number): Promise<void> {
+    return sleep(this.#timers, seconds, this.signal).catch(() => this.#outer.throwIfAborted());
+  }
+
   /** Stops the timer. */
   end(): void {
     this.#cancel();
-  }
-
-  /** Waits for something that cannot be cancelled. */
-  async race<T>(promise: Promise<T>): Promise<T> {
-    const { promise: aborted, reject } = Promise.withResolvers<never>();
-    const onAbort = () => reject(this.signal.reason);
-    this.signal.addEventListener("abort", onAbort);
-    try {
-      this.signal.throwIfAborted();
-      return await Promise.race([promise, aborted]);
-    } finally {
-      this.signal.removeEventListener("abort", onAbort);
-    }
-  }
-
-  sleep(seconds: number): Promise<void> {
-    return wait(this.#timers, seconds, this.signal);
-  }
-
-  /** Sleeps, and goes on when the time is up. */
-  pause(seconds: number): Promise<void> {
-    return this.sleep(seconds).catch(() => this.#outer.throwIfAborted());
   }
 
   #watch(): void {

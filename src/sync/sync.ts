@@ -12,7 +12,7 @@ import { clientNetwork, stampers } from "../net/system.ts";
 import { nanoseconds } from "../ntp/timestamp.ts";
 import { measure, type Measurement } from "./burst.ts";
 import type { Environment, KeptConnection } from "./conversation.ts";
-import { wait } from "./deadline.ts";
+import { sleep } from "./deadline.ts";
 import type { Failure } from "./failure.ts";
 import { combine, type Fix, type Poll } from "./fix.ts";
 import { PACING } from "./pacing.ts";
@@ -32,7 +32,7 @@ export interface SyncOptions {
   /** Use only addresses of one family. */
   family?: 4 | 6 | undefined;
   /**
-   * Authorities, as PEM text, that may have signed the certificate of a `tls://` server, beside
+   * Authorities, as PEM text, that may have signed the certificate of a `tls://` server, besides
    * those that Deno trusts.
    */
   ca?: string | undefined;
@@ -66,8 +66,8 @@ const POLLS = 3;
  * @throws {SyntaxError} if a server's name is not valid.
  * @throws {RangeError} if a number is out of range.
  * @throws The signal's reason, if it is aborted, and what `onProgress` throws.
- * @throws {Error} a sentence, if the local clock cannot be read, or the kernel's timestamps are
- * required and not available.
+ * @throws {Error} with a sentence, if the local clock cannot be read, or the kernel's timestamps
+ * are required and not available.
  *
  * @example
  * ```ts
@@ -104,8 +104,8 @@ export class Poller {
    * @param keeps Are connections kept for the next poll? Default: no.
    * @throws {SyntaxError} if a server's name is not valid.
    * @throws {RangeError} if a number is out of range.
-   * @throws {Error} a sentence, if the local clock cannot be read, or the kernel's timestamps are
-   * required and not available.
+   * @throws {Error} with a sentence, if the local clock cannot be read, or the kernel's timestamps
+   * are required and not available.
    */
   constructor(options: SyncOptions, keeps = false) {
     this.servers = (options.servers ?? ["localhost"]).map(parseServerAddress);
@@ -149,7 +149,7 @@ export class Poller {
     const spacings = servers.map(({ transport }) => PACING[transport].spacingSeconds);
     const spacing = Math.max(...spacings);
     for (let i = 0; i < POLLS; i++) {
-      if (i > 0 && spacing > 0) await wait(timers, spacing, signal);
+      if (i > 0 && spacing > 0) await sleep(timers, spacing, signal);
       const outcomes = await this.#ask([...servers.keys()], done);
       // Servers that had to wait for others are asked again: an old bound says little about now.
       // Those that must be asked slowly are not.

@@ -8,7 +8,7 @@ import { SyncedClock } from "../clock/synced_clock.ts";
 import { type News, OffsetTracker } from "../estimate/offset_tracker.ts";
 import type { Bounds } from "../estimate/envelope.ts";
 import type { Correction, Corrector } from "./correction.ts";
-import { wait } from "./deadline.ts";
+import { sleep } from "./deadline.ts";
 import { type Fix, withoutFix } from "./fix.ts";
 import { PACING } from "./pacing.ts";
 import { Poller, type SyncOptions } from "./sync.ts";
@@ -34,7 +34,7 @@ export interface Update {
   /** Is the clock kept after this poll? */
   readonly state: State;
   /**
-   * What is new. Beside {@linkcode News}, where `step` means that the servers' clock was set, or
+   * What is new. Besides {@linkcode News}, where `step` means that the servers' clock was set, or
    * slewed by more than 15 ppm: `disturbed`, the local clock was set or the machine slept; `lost`,
    * there is no fix; `minority`, too few of the servers agree to be believed.
    */
@@ -112,8 +112,8 @@ export class Watch {
    *
    * @throws {SyntaxError} if a server's name is not valid.
    * @throws {RangeError} if a number is out of range.
-   * @throws {Error} a sentence, if the local clock cannot be read, or the kernel's timestamps are
-   * required and not available.
+   * @throws {Error} with a sentence, if the local clock cannot be read, or the kernel's timestamps
+   * are required and not available.
    */
   constructor(options: WatchOptions = {}) {
     const { interval } = options;
@@ -143,7 +143,7 @@ export class Watch {
    * Polls until the options' signal is aborted or the iteration is ended.
    *
    * @throws {TypeError} if it is being iterated over already.
-   * @throws {Error} a sentence, if the system clock is to be corrected and cannot be.
+   * @throws {Error} with a sentence, if the system clock is to be corrected and cannot be.
    */
   async *[Symbol.asyncIterator](): AsyncGenerator<Update, void, undefined> {
     if (this.#isIterated) {
@@ -248,12 +248,12 @@ export class Watch {
   /** Waits until the local clock is disturbed, but for the least interval at least. */
   async #pause(seconds: number): Promise<void> {
     const { signal, environment: { timers } } = this.#poller;
-    await wait(timers, Math.min(seconds, this.#leastInterval), signal);
+    await sleep(timers, Math.min(seconds, this.#leastInterval), signal);
     if (this.#disturbed || seconds <= this.#leastInterval) return;
     const woken = new AbortController();
     this.#wake = () => woken.abort();
     try {
-      await wait(timers, seconds - this.#leastInterval, AbortSignal.any([signal, woken.signal]));
+      await sleep(timers, seconds - this.#leastInterval, AbortSignal.any([signal, woken.signal]));
     } catch (error) {
       if (!this.#disturbed) throw error;
     } finally {
