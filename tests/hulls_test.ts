@@ -27,7 +27,7 @@ function polls(random: Random, count: number, frequency: number, start = 0): [Bo
 /** The same by comparing all with all. */
 function plainly(pairs: readonly [Bound, Bound][], moment: bigint) {
   const origin = pairs[0]![1];
-  const place = ({ at, offset }: Bound) => ({
+  const point = ({ at, offset }: Bound) => ({
     x: Number(at - origin.at) / 1e9,
     y: Number(offset - origin.offset),
   });
@@ -35,15 +35,15 @@ function plainly(pairs: readonly [Bound, Bound][], moment: bigint) {
   let upper = LIMIT * 1e9;
   for (const [low] of pairs) {
     for (const [, high] of pairs) {
-      const [a, b] = [place(low), place(high)];
+      const [a, b] = [point(low), point(high)];
       const slope = (b.y - a.y) / (b.x - a.x);
       if (b.x > a.x) upper = Math.min(upper, slope);
       else lower = Math.max(lower, slope);
     }
   }
-  const { x } = place({ at: moment, offset: 0n });
-  const most = Math.min(...pairs.map(([, high]) => place(high).y + upper * (x - place(high).x)));
-  const least = Math.max(...pairs.map(([low]) => place(low).y + lower * (x - place(low).x)));
+  const { x } = point({ at: moment, offset: 0n });
+  const most = Math.min(...pairs.map(([, high]) => point(high).y + upper * (x - point(high).x)));
+  const least = Math.max(...pairs.map(([low]) => point(low).y + lower * (x - point(low).x)));
   return { lower, upper, least, most, origin };
 }
 

@@ -34,7 +34,7 @@ Deno.test("sync() finds the offset of a clock that is 30 years off, to the bound
   assert(errorBound! < 1);
 });
 
-Deno.test("sync() throws a burst away during which the local clock is stepped", async () => {
+Deno.test("sync() discards a burst during which the local clock is stepped", async () => {
   const server = await serve(loopback);
   const clock = adjustable();
   let samples = 0;
@@ -66,7 +66,7 @@ Deno.test("sync() gives up when the local clock is stepped again and again", asy
   await server.stop();
 });
 
-Deno.test("sync() throws a burst away during which the server's clock is stepped", async () => {
+Deno.test("sync() discards a burst during which the server's clock is stepped", async () => {
   let requests = 0;
   await using server = new FakeServer(answering((_, { receive, transmit }) => {
     const step = ++requests > 5 ? units(2) : 0n;
@@ -244,7 +244,7 @@ Deno.test("sync() gives a server that is named twice one vote", async () => {
   assertEquals(alone.servers.map(({ status }) => status), ["truechimer", "truechimer"]);
 });
 
-Deno.test("sync() and serve() take the kernel's timestamps by no other clock than the machine's", async () => {
+Deno.test("sync() and serve() take the kernel's timestamps only with the machine's clock", async () => {
   const clock = adjustable();
   const options = { clock, timestamps: "kernel" } as const;
   await assertRejects(() => sync({ servers: ["127.0.0.1:1"], ...options }), TypeError, "clock");
@@ -264,7 +264,7 @@ Deno.test("sync() knows this machine by its IPv4 and IPv6 address for one server
   await server.stop();
 });
 
-Deno.test("sync() takes nothing but a status from who does not vote, and that by what it says", async () => {
+Deno.test("sync() takes nothing but a status from a server that does not vote, and judges it by what it says", async () => {
   let answers = 0;
   // Behind one address there are two machines.
   await using server = new FakeServer((connection) => {

@@ -383,13 +383,13 @@ async function severalAddresses(behaviours: Record<string, "refuses" | "once" | 
   return { asked, report: servers[0]! };
 }
 
-Deno.test("sync() goes on to another address when one refuses, and stays with who answers", async () => {
+Deno.test("sync() goes on to another address when one refuses, and stays with the one that answers", async () => {
   const { asked, report } = await severalAddresses({ one: "refuses", two: "answers" });
   assertEquals(asked, ["one", "two", "two", "two", "two"]);
   assertEquals(report.status, "truechimer");
 });
 
-Deno.test("sync() does not ask again and again who has begun to refuse", async () => {
+Deno.test("sync() does not keep asking an address that has begun to refuse", async () => {
   const { asked, report } = await severalAddresses({ one: "refuses", two: "once" });
   assertEquals(asked, ["one", "two", "two"]);
   assertEquals([report.status, report.figures!.exchanges.length], ["truechimer", 1]);
@@ -410,7 +410,7 @@ async function simulated(path: Parameters<typeof Object.assign>[1], options = {}
   return { world, server, client, ask };
 }
 
-Deno.test("sync() asks a server of NTP four times, two seconds apart", async () => {
+Deno.test("sync() asks an NTP server four times, two seconds apart", async () => {
   const { world, server, ask } = await simulated({});
   // The timeout is for an answer, not for the pauses.
   const { synchronised, servers } = await ask({ timeout: 0.5 });
@@ -433,7 +433,7 @@ Deno.test("sync() sends again what is lost, and believes nothing that comes twic
   await world.run(server.stop());
 });
 
-Deno.test("sync() gives a silent server of NTP its timeout, no more", async () => {
+Deno.test("sync() gives a silent NTP server its timeout, no more", async () => {
   const { world, server, ask } = await simulated({ loss: 1 });
   const { servers } = await ask();
   assertEquals(servers[0]!.error, "ntp://server did not answer within 5 s");
@@ -441,7 +441,7 @@ Deno.test("sync() gives a silent server of NTP its timeout, no more", async () =
   await world.run(server.stop());
 });
 
-Deno.test("sync() obeys the kiss of a server of NTP", async () => {
+Deno.test("sync() obeys the kiss of an NTP server", async () => {
   const { world, server, client } = await simulated({}, { rate: 1, random: () => 0.3 });
   // All at once: four are answered, one is told that this is too often, the others wait.
   const fixes = await world.run(

@@ -54,7 +54,7 @@ Deno.test("Watch keeps one connection, and opens another quietly when it breaks"
   await world.run(serving.stop());
 });
 
-Deno.test("Watch obeys a fixed interval, and does not ask a server of NTP more often than once in 64 s", async () => {
+Deno.test("Watch obeys a fixed interval, and does not ask an NTP server more often than once in 64 s", async () => {
   for (const [servers, interval, expected] of [["server", 7, 7], ["ntp://server", undefined, 64]]) {
     const world = new World(first);
     const server = world.host("server");
@@ -326,7 +326,7 @@ Deno.test("Watch leaves a server alone that does not want to be asked", async ()
   await world.run(serving.stop());
 });
 
-Deno.test("Watch asks a server of NTP no more often because the clock is set all the time", async () => {
+Deno.test("Watch asks an NTP server no more often because the clock is set all the time", async () => {
   const world = new World(first);
   const server = world.host("server");
   const client = world.host("client");

@@ -16,7 +16,7 @@ import {
 } from "../net/address.ts";
 import type { Timestamps } from "../net/network.ts";
 import { parsePrefix } from "../serve/admission.ts";
-import { PANIC_THRESHOLD } from "../sync/correction.ts";
+import { PANIC_THRESHOLD_SECONDS as PANIC_THRESHOLD } from "../sync/correction.ts";
 
 /** The version of this program. */
 export const VERSION: string = config.version;

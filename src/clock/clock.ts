@@ -9,25 +9,25 @@ import type { Leap } from "../ntp/packet.ts";
 
 /** A clock that can be read. */
 export interface Clock {
-  /** The time that it shows: nanoseconds since the Unix epoch. Can be stepped and slewed at any moment. */
+  /** The time it shows: nanoseconds since the Unix epoch. It can be stepped or slewed at any moment. */
   realtime(): bigint;
-  /** A timeline that nobody steps: nanoseconds since an arbitrary moment. */
+  /** A timeline that is never stepped: nanoseconds since an arbitrary moment. */
   monotonic(): bigint;
-  /** The step in which the coarser of the two timelines counts, in seconds. Measured. */
+  /** The step in which the coarser of the two timelines counts, as measured, in seconds. */
   readonly precision: number;
-  /** What keeps the clock right, as far as the system knows; `null` where it cannot be asked. */
+  /** What the kernel knows about the clock; `null` where it cannot be asked. */
   state(): ClockState | null;
 }
 
-/** The kernel's own opinion of its clock. */
+/** What the kernel knows about its clock. */
 export interface ClockState {
   /** Has something kept the clock synchronised lately? */
   readonly synchronised: boolean;
   /** The leap second that is due at the end of the day. */
   readonly leap: Leap;
-  /** Greatest error that the clock can have, in seconds; what is still being slewed is in it. */
+  /** The most by which the clock can be wrong, in seconds; it includes what is still to be slewed. */
   readonly maximumError: number;
-  /** Error that the clock probably has, in seconds. */
+  /** The clock's probable error, in seconds. */
   readonly estimatedError: number;
 }
 
@@ -36,7 +36,7 @@ export interface Timers {
   /**
    * Calls `callback` once, after `seconds`.
    *
-   * @returns A function that prevents it.
+   * @returns A function that cancels the call.
    */
   after(seconds: number, callback: () => void): () => void;
 }
@@ -47,11 +47,11 @@ export interface CrossTimestamp {
   readonly monotonic: bigint;
   /** Nanoseconds, as {@linkcode Clock.realtime}. */
   readonly realtime: bigint;
-  /** Greatest distance between the two readings, in nanoseconds. */
+  /** The most by which the two readings can be apart, in nanoseconds. */
   readonly error: bigint;
 }
 
-/** Reads both timelines as nearly at once as can be, in so many attempts. */
+/** Reads both timelines as nearly at once as possible: the best of several attempts. */
 export function crossTimestamp(clock: Clock, attempts = 5): CrossTimestamp {
   let best: CrossTimestamp | undefined;
   for (let attempt = 0; attempt < attempts; attempt++) {
@@ -67,8 +67,8 @@ export function crossTimestamp(clock: Clock, attempts = 5): CrossTimestamp {
 }
 
 /**
- * Was the clock set, or the machine suspended, between two ties? What slewing
- * does (500 ppm) and what a raw oscillator is off (as much again) is neither.
+ * Was the clock set, or the machine suspended, between two cross timestamps? Slewing
+ * (500 ppm) and the oscillator's own error (as much again) count as neither.
  */
 export function stepped(earlier: CrossTimestamp, later: CrossTimestamp): boolean {
   const elapsed = later.monotonic - earlier.monotonic;

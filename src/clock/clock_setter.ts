@@ -8,13 +8,13 @@
 import { SECOND } from "../ntp/timestamp.ts";
 import { errno, LIBC_PATHS, openLibc } from "../libc/libc.ts";
 
-/** Sets a clock. Both throw a sentence if it cannot be set; it is as it was then. */
+/** Sets a clock. If that fails, both methods throw, with a sentence, and leave it unchanged. */
 export interface ClockSetter {
-  /** Adds so many nanoseconds at once; below zero it sets the clock back. */
+  /** Adds nanoseconds to the clock at once; a negative number sets it back. */
   step(by: bigint): void;
   /**
-   * Adds so many nanoseconds little by little, and no more of what is left of an earlier such call;
-   * below zero the clock loses them. The machine's is slewed by whole microseconds.
+   * Adds nanoseconds to the clock gradually; a negative number makes it lose them. What is left of
+   * an earlier call is dropped. The machine's clock is slewed by whole microseconds.
    */
   slew(by: bigint): void;
 }
@@ -23,12 +23,13 @@ const CLOCK_REALTIME = 0;
 const EPERM = 1;
 
 /**
- * Opens the machine's clock for setting. Nothing is set before one of the functions is called, and
- * only that takes a privilege: root's, or `CAP_SYS_TIME` on Linux.
+ * Opens the machine's clock for setting. Opening it takes no privilege; setting it takes root's, or
+ * `CAP_SYS_TIME` on Linux.
  *
  * @param paths Where to look for libc. Default: where Linux and macOS have it.
- * @returns What sets it, by nanoseconds; disposing of it unloads libc.
- * @throws {Error} a sentence, if libc may not be loaded (`--allow-ffi`) or is at none of the paths.
+ * @returns What sets the clock; disposing of it unloads libc.
+ * @throws {Error} with a sentence, if libc may not be loaded (Deno's `--allow-ffi`) or is at none
+ * of the paths.
  */
 export function openClockSetter(paths: readonly string[] = LIBC_PATHS): ClockSetter & Disposable {
   const libc = openLibc(paths);
@@ -38,7 +39,7 @@ export function openClockSetter(paths: readonly string[] = LIBC_PATHS): ClockSet
         `(${paths.join(", ")})`,
     );
   }
-  errno(libc);
+  errno(libc); // A first call through FFI can change errno itself: here that does no harm.
   const check = (result: number, what: string) => {
     if (result === 0) return;
     const number = errno(libc);
@@ -55,7 +56,7 @@ export function openClockSetter(paths: readonly string[] = LIBC_PATHS): ClockSet
       check(libc.clock_settime(CLOCK_REALTIME, time), "cannot set the system clock");
     },
     slew(by) {
-      // Both parts have the same sign. macOS's microseconds are the low half of these 64 bits.
+      // Both parts have the same sign. On macOS the microseconds are the low half of these 64 bits.
       const microseconds = (by + (by < 0n ? -500n : 500n)) / 1000n;
       const delta = BigInt64Array.of(microseconds / 1_000_000n, microseconds % 1_000_000n);
       check(libc.adjtime(delta, 0n), "cannot slew the system clock");

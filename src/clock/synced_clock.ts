@@ -1,5 +1,5 @@
 /**
- * A clock that agrees with the servers', and says how far it can be off.
+ * A clock that agrees with the servers', and says by how much it can be wrong.
  *
  * @module
  */
@@ -8,24 +8,23 @@ import { carry, type Estimate } from "../estimate/offset_tracker.ts";
 import { type Clock, type CrossTimestamp, crossTimestamp, stepped } from "./clock.ts";
 
 /**
- * A moment, as a {@linkcode SyncedClock} shows it. All are nanoseconds since the Unix epoch. The
- * bounds hold as long as the servers' clock is not set, and the frequency is within 15 ppm (NTP's
- * PHI) of what it was between the last two polls: over the polls in use, about an hour of them, and
- * afterwards.
+ * A moment, as a {@linkcode SyncedClock} shows it. The bounds hold if the servers' clock has not
+ * been set since the last poll, and the frequency is within 15 ppm (NTP's PHI) of what it was
+ * between the last two polls: over the polls in use, about an hour of them, and since then.
  */
 export interface SyncedTime {
-  /** What the time probably is. */
+  /** The likely time, in nanoseconds since the Unix epoch. */
   readonly time: bigint;
-  /** The earliest it can be, */
+  /** The earliest it can be, in nanoseconds since the Unix epoch. */
   readonly earliest: bigint;
-  /** and the latest. */
+  /** The latest it can be, in nanoseconds since the Unix epoch. */
   readonly latest: bigint;
 }
 
 /**
- * The local oscillator, corrected by an estimate of what it is off. The system
- * clock is only looked at, to notice that it was set or that the machine slept:
- * until somebody knows more, this clock is not valid then. A {@linkcode Watch} keeps one.
+ * The local oscillator, corrected by an estimate of its error. The system clock is only watched: if
+ * it is set, or the machine sleeps, this clock is not valid until the next estimate. A
+ * {@linkcode Watch} keeps one.
  *
  * @example
  * ```ts
@@ -34,7 +33,7 @@ export interface SyncedTime {
  *
  * const server = await serve({ hosts: ["127.0.0.1"], port: 0 });
  * const watch = new Watch({ servers: [`127.0.0.1:${server.addresses[0]!.port}`] });
- * assert(watch.clock.now() === null); // It is not known yet.
+ * assert(watch.clock.now() === null); // The time is not known yet.
  * for await (const { state } of watch) {
  *   assert(state === "synchronised");
  *   const first = watch.clock.now()!;
@@ -48,35 +47,35 @@ export interface SyncedTime {
 export class SyncedClock {
   readonly #clock: Clock;
   #estimate: Estimate | null = null;
-  /** How the two timelines lay to each other when that was last looked at. */
+  /** The local clock's two timelines when they were last compared. */
   #reference: CrossTimestamp;
   #last = 0n;
 
   /**
-   * Makes a clock that is not valid before {@linkcode set} is called.
+   * Makes a clock that is not valid until {@linkcode set} is called.
    *
-   * @param clock Its monotonic timeline is that of the estimates.
+   * @param clock The local clock, on whose monotonic timeline the estimates are.
    */
   constructor(clock: Clock) {
     this.#clock = clock;
     this.#reference = crossTimestamp(clock);
   }
 
-  /** Goes on with another estimate; with `null` it is not valid any more. */
+  /** Goes on with another estimate; with `null` the clock is no longer valid. */
   set(estimate: Estimate | null): void {
     this.#estimate = estimate;
   }
 
-  /** To be called when the system clock was set by who keeps this one: all is well. */
+  /** Call this after setting the system clock on purpose: this clock stays valid then. */
   rebase(): void {
     this.#reference = crossTimestamp(this.#clock);
   }
 
   /**
-   * Looks whether the system clock was set, or the machine slept, since the last call. To be called
-   * about once a second: what is slower than a thousandth is not noticed.
+   * Checks whether the system clock was set, or the machine slept, since the last call. Call it
+   * about once a second: a change of less than a thousandth of that time is not noticed.
    *
-   * @returns Is all well? If not, the clock is not valid any more.
+   * @returns `true` if neither has happened; if `false`, the clock is no longer valid.
    */
   check(): boolean {
     const now = crossTimestamp(this.#clock);
@@ -87,12 +86,12 @@ export class SyncedClock {
   }
 
   /**
-   * The time, now, in nanoseconds since the Unix epoch. Without a poll it goes on, and its bounds
-   * grow by what the frequency can still be.
+   * The time, now. Between polls it goes on, and its bounds grow by how much the frequency can be
+   * wrong.
    *
-   * @param backward May `time` be earlier than it was before, if that turns out to have been late?
-   * Default: no, it stands still meanwhile.
-   * @returns `null` if it is not valid: it never was, or is no more.
+   * @param backward May `time` go back, if the one before turns out to have been late? Default: no,
+   * it stands still meanwhile.
+   * @returns `null` if the clock is not valid: not yet, or no longer.
    */
   now(backward = false): SyncedTime | null {
     if (this.#estimate === null) return null;
@@ -111,10 +110,10 @@ export class SyncedClock {
 }
 
 /**
- * Which of two moments came first? They may be those of two machines that keep to the same servers.
+ * Which of two moments came first? They may be from two machines that keep to the same servers.
  *
- * @returns Whether `a` was before or after `b`; `null` if that cannot be told, since their bounds
- * overlap.
+ * @returns Whether `a` was before or after `b`; `null` if their bounds overlap, so that it cannot
+ * be told.
  */
 export function compareTimes(a: SyncedTime, b: SyncedTime): "before" | "after" | null {
   if (a.latest < b.earliest) return "before";

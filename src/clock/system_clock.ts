@@ -1,7 +1,7 @@
 /**
  * The machine's clock, read through libc: 40 ns a reading, to the nanosecond.
  * `Date.now()` stops at a millisecond, and `performance.timeOrigin +
- * performance.now()` leaves the system's clock behind within seconds.
+ * performance.now()` drifts away from the system clock within seconds.
  *
  * @module
  */
@@ -15,8 +15,8 @@ const CLOCK_REALTIME = 0;
 const CLOCK_MONOTONIC_RAW = 4;
 
 /**
- * `struct timex`: the fields read here lie at the same place on 64-bit Linux
- * (sys/timex.h, 208 bytes) and macOS (sys/timex.h, 136 bytes), in words of 64 bits.
+ * `struct timex`: where the fields read here are, in words of 64 bits; the same
+ * on 64-bit Linux (sys/timex.h, 208 bytes) and macOS (sys/timex.h, 136 bytes).
  */
 const TIMEX = { words: 26, offset: 1, maxError: 3, estError: 4, status: 5 } as const;
 
@@ -29,10 +29,10 @@ const STA_UNSYNC = 0x40;
 const STA_NANO = 0x2000;
 
 /** Microseconds that the kernel adds to `maxerror` each second (MAXFREQ of linux/timex.h). */
-const ERROR_GROWTH = 500n;
+const ERROR_GROWTH_US = 500n;
 
-/** The most that a clock may be off its reference for NTP to follow it: MAXDIST, in seconds (RFC 5905, section 7.2). */
-const UNKNOWN_ERROR = 1;
+/** The most that a clock may be wrong for NTP to follow it: MAXDIST, in seconds (RFC 5905, section 7.2). */
+const UNKNOWN_ERROR_SECONDS = 1;
 
 /** `ntp_adjtime`'s result when the clock is not synchronised. */
 const TIME_ERROR = 5;
@@ -44,7 +44,7 @@ export function systemClock(): Clock {
   return shared ??= openSystemClock();
 }
 
-/** Is it what {@linkcode systemClock} gives? */
+/** Is it the one that {@linkcode systemClock} returns? */
 export function isSystemClock(clock: Clock): boolean {
   return clock === shared;
 }
@@ -56,7 +56,7 @@ export function isSystemClock(clock: Clock): boolean {
  *
  * @param paths Where to look for libc. Default {@linkcode LIBC_PATHS}.
  * @returns The clock; disposing of it unloads a libc that was looked for at `paths`.
- * @throws {Error} if neither is to be had.
+ * @throws {Error} if neither is available.
  */
 export function openSystemClock(paths?: readonly string[]): Clock & Disposable {
   const opened = paths === undefined ? null : openLibc(paths);
@@ -90,7 +90,7 @@ function libcClock(libc: Libc, dispose: () => void): Clock & Disposable {
   });
 }
 
-/** All zero in `modes`, the first word: reads and sets nothing. */
+/** Only reads: `modes`, the first word, is 0. */
 function readState(libc: Libc): ClockState | null {
   const timex = new BigInt64Array(TIMEX.words);
   const state = libc.ntp_adjtime(timex);
@@ -98,7 +98,7 @@ function readState(libc: Libc): ClockState | null {
 }
 
 /**
- * What a `struct timex` says, as far as it is true.
+ * What a `struct timex` says, as far as it can be believed.
  *
  * @param state The result of `ntp_adjtime`.
  */
@@ -115,26 +115,27 @@ export function decodeTimex(timex: BigInt64Array, state: number): ClockState {
 }
 
 /**
- * What is true of the kernel's `maxerror`. systemd-timesyncd, which has the kernel slew (STA_PLL),
- * sets it to 0, and `esterror` too, each time that it adjusts the clock, however wrong its server
- * is; OpenNTPD sets it alone, which leaves the probable error greater than the greatest. Who claims
- * that there is no error at all has not looked: then the clock is as wrong as any that NTP would
- * follow.
+ * The greatest error, as far as the kernel's `maxerror` can be believed. systemd-timesyncd, which
+ * has the kernel slew (STA_PLL), sets it and `esterror` to 0 whenever it adjusts the clock, however
+ * wrong its server is; OpenNTPD sets only `maxerror` to 0, which leaves the probable error above
+ * the greatest. A program that claims no error at all has not measured it: the clock is then taken
+ * to be as wrong as any that NTP would follow.
  *
  * @returns Seconds.
  */
 function maximumError(maxError: bigint, estError: bigint, status: number): number {
   const claim = Number(maxError) / 1e6;
-  const claimsNone = (status & STA_PLL) !== 0 && estError === 0n && maxError % ERROR_GROWTH === 0n;
-  return claimsNone || estError > maxError ? Math.max(claim, UNKNOWN_ERROR) : claim;
+  const claimsNone = (status & STA_PLL) !== 0 && estError === 0n &&
+    maxError % ERROR_GROWTH_US === 0n;
+  return claimsNone || estError > maxError ? Math.max(claim, UNKNOWN_ERROR_SECONDS) : claim;
 }
 
-/** Enough of them that some differ from others by a single step. */
+/** Readings from which a clock's step is measured: enough for some distances to differ by one step. */
 const READINGS = 65;
 
 /**
- * Adds the precision, the coarser timeline's. It is measured when it is first asked for, which a
- * start need not wait for.
+ * Adds the precision of the coarser timeline, which is measured only when it is first asked for:
+ * that takes a moment.
  */
 function measured(clock: Omit<Clock, "precision"> & Disposable): Clock & Disposable {
   const step = (read: () => bigint) => Number(granularity(Array.from({ length: READINGS }, read)));
@@ -148,23 +149,23 @@ function measured(clock: Omit<Clock, "precision"> & Disposable): Clock & Disposa
 }
 
 /**
- * The step in which a clock counts, from readings in quick succession. It is not the time that a
- * reading takes, which does no harm: T1 and T3 are read before a message leaves. How far apart
- * readings are varies by single steps.
+ * The step in which a clock counts, from readings in quick succession: the distances between them
+ * differ by single steps. The time that a reading takes is something else, and does no harm: T1 and
+ * T3 are read before a message leaves.
  *
- * @returns Nanoseconds; a second if the clock does not seem to go.
+ * @returns Nanoseconds; a second if the clock seems to stand still.
  */
 export function granularity(readings: readonly bigint[]): bigint {
   const distances = readings.slice(1).map((reading, i) => reading - readings[i]!)
     .filter((distance) => distance > 0n)
     .sort((a, b) => Number(a - b));
   const steps = distances.slice(1).map((distance, i) => distance - distances[i]!)
-    // One that is no whole number of nanoseconds has been rounded.
+    // A step that is not a whole number of nanoseconds has been rounded.
     .filter((step) => step > 1n).map((step) => step + 1n);
   return [...distances, ...steps].reduce((a, b) => a < b ? a : b, SECOND);
 }
 
-/** A number from 0 to less than 1, for what nobody gains by guessing. */
+/** A random number from 0 up to but not including 1, for what need not be secret. */
 export const systemRandom: () => number = Math.random;
 
 /** The runtime's timers. */

@@ -1,7 +1,7 @@
 /**
  * What many exchanges prove together. NTP keeps the exchange with the least
  * delay; the envelope takes each bound from whichever exchange was luckiest
- * in that direction, and so is mostly much narrower.
+ * in that direction, and so is usually much narrower.
  *
  * @module
  */
@@ -9,16 +9,15 @@
 import { delay, type Exchange, type Interval, interval, offset } from "./exchange.ts";
 
 /**
- * Seconds a second by which two clocks can drift apart: two quartz oscillators
- * of 50 ppm each. NTP's PHI (15 ppm, RFC 5905, section 7.2) presumes that
- * something keeps both clocks right, but nothing keeps the timeline on which
- * T1 and T4 are read.
+ * The most by which two clocks can drift apart, as a fraction: two quartz
+ * oscillators of 50 ppm each. NTP's PHI (15 ppm, RFC 5905, section 7.2) presumes
+ * that both clocks are disciplined; the timeline of T1 and T4 is not.
  */
 export const MAX_DRIFT = 100e-6;
 
-/** An interval of offsets, and the moment of the client's clock for which it holds. */
+/** An interval of offsets, and the moment for which it holds. */
 export interface Bounds extends Interval {
-  /** Nanoseconds on the timeline of T1 and T4. */
+  /** The moment, in nanoseconds on the timeline of T1 and T4. */
   readonly at: bigint;
 }
 
@@ -27,8 +26,9 @@ export interface Bounds extends Interval {
  *
  * @param exchanges At least one, with T4 no later than `at`.
  * @param at The moment to state the offset for, on the timeline of T1 and T4.
- * @param precision How finely both clocks are read together, in seconds.
+ * @param precision The sum of both clocks' precisions, in seconds.
  * @returns `null` if they have nothing in common: a clock was stepped meanwhile.
+ * @throws {RangeError} if there is no exchange.
  */
 export function intersect(
   exchanges: readonly Exchange[],
@@ -48,7 +48,7 @@ export function intersect(
   return lower! <= upper! ? { lower: lower!, upper: upper!, at } : null;
 }
 
-/** The same bounds for a later moment, widened by what the clocks can drift apart until then. */
+/** The same bounds for a later moment, widened by how far the clocks can drift apart until then. */
 export function extrapolate(bounds: Bounds, at: bigint): Bounds {
   const more = slack(0, at - bounds.at);
   return { lower: bounds.lower - more, upper: bounds.upper + more, at };

@@ -27,9 +27,9 @@ export interface Exchange {
 
 /** Everything the offset (server minus client) can be; `lower <= upper` unless a clock was stepped. */
 export interface Interval {
-  /** Nanoseconds. */
+  /** The least it can be, in nanoseconds. */
   readonly lower: bigint;
-  /** Nanoseconds. */
+  /** The most it can be, in nanoseconds. */
   readonly upper: bigint;
 }
 
@@ -44,8 +44,8 @@ export function delay({ t1, t2, t3, t4 }: Exchange): bigint {
 }
 
 /**
- * What one exchange proves about the offset, given no more than that neither
- * message arrived before it was sent: `T3 - T4 <= offset <= T2 - T1`.
+ * What one exchange proves about the offset, given only that neither message
+ * arrived before it was sent: `T3 - T4 <= offset <= T2 - T1`.
  */
 export function interval({ t1, t2, t3, t4 }: Exchange): Interval {
   return { lower: t3 - t4, upper: t2 - t1 };

@@ -1,5 +1,5 @@
 /**
- * What exchanges over minutes and hours prove of offset and frequency
+ * What exchanges over minutes and hours prove about offset and frequency
  * together. Each proves that the offset was at most so much when its request
  * left, and at least so much when its reply came:
  *
@@ -12,9 +12,9 @@
  *                                  time
  * ```
  *
- * As long as the frequency is constant the offset is one of the lines below
+ * As long as the frequency is constant, the offset follows one of the lines below
  * all upper bounds and above all lower ones. Only the convex hulls of the two
- * count (Duda, Harrus, Haddad, Bernard: Estimating global time in distributed
+ * matter (Duda, Harrus, Haddad, Bernard: Estimating global time in distributed
  * systems, ICDCS 1987).
  *
  * @module
@@ -28,14 +28,14 @@ export interface Bound {
   readonly offset: bigint;
 }
 
-/** What a frequency can be: fractions, the server's clock against the local one's. */
+/** What the frequency of the server's clock against the local one can be: fractions. */
 export interface FrequencyRange {
   readonly lower: number;
   readonly upper: number;
 }
 
-/** Seconds and nanoseconds from the origin, where doubles are exact enough. */
-interface Place {
+/** A bound, as seconds and nanoseconds from the origin: there doubles are exact enough. */
+interface Point {
   readonly x: number;
   readonly y: number;
 }
@@ -52,14 +52,14 @@ export class Hulls {
   readonly #limit: number;
   #pairs: Pair[] = [];
   #origin: Bound = { at: 0n, offset: 0n };
-  #uppers: Place[] = [];
-  #lowers: Place[] = [];
+  #uppers: Point[] = [];
+  #lowers: Point[] = [];
   /** Nanoseconds a second: the slopes of the steepest lines that are possible. */
   #slopes: FrequencyRange;
 
   /**
-   * @param window Polls of which the bounds are used, up to twice as many.
-   * @param limit The greatest frequency that is possible at all, a fraction.
+   * @param window How many of the last polls are used, at least; up to twice as many are.
+   * @param limit The greatest frequency that is possible at all, as a fraction.
    */
   constructor(window: number, limit: number) {
     this.#window = window;
@@ -67,7 +67,7 @@ export class Hulls {
     this.#slopes = { lower: -this.#limit, upper: this.#limit };
   }
 
-  /** Polls of which the bounds are used. */
+  /** How many polls are used. */
   get polls(): number {
     return this.#pairs.length;
   }
@@ -78,12 +78,12 @@ export class Hulls {
   }
 
   /**
-   * Adds what a poll proves. Where no line fits any more the frequency has
+   * Adds what a poll proves. If no line fits any more, the frequency has
    * changed: the oldest polls are forgotten until one does.
    *
-   * @param lower The offset was at least this, no later than `upper` of the next poll.
-   * @param upper The offset was at most this.
-   * @returns How many polls were forgotten for that.
+   * @param lower The least the offset was, no later than `upper` of the next poll.
+   * @param upper The most it was.
+   * @returns How many polls were forgotten to make a line fit.
    */
   add(lower: Bound, upper: Bound): number {
     const pair = { lower, upper };
@@ -95,7 +95,7 @@ export class Hulls {
     }
     if (this.#fit()) return 0;
     const all = this.#pairs;
-    // The fewest to forget: who fits without some fits without more.
+    // The fewest to forget: a line that fits without some polls also fits without more.
     let few = 0;
     let enough = all.length - 1;
     while (enough - few > 1) {
@@ -124,8 +124,8 @@ export class Hulls {
     if (this.#pairs.length === 0) throw new RangeError("cannot bound an offset without a poll");
     const x = Number(moment - this.#origin.at) / 1e9;
     const { lower, upper } = this.#slopes;
-    const least = highest(this.#lowers, lower) + lower * x;
-    const most = lowest(this.#uppers, upper) + upper * x;
+    const least = intercept(this.#lowers, lower, -1) + lower * x;
+    const most = intercept(this.#uppers, upper, 1) + upper * x;
     return {
       lower: this.#origin.offset + BigInt(Math.floor(least)),
       upper: this.#origin.offset + BigInt(Math.ceil(most)),
@@ -141,15 +141,15 @@ export class Hulls {
   }
 
   #append({ lower, upper }: Pair): void {
-    append(this.#uppers, this.#place(upper), 1);
-    append(this.#lowers, this.#place(lower), -1);
+    append(this.#uppers, this.#point(upper), 1);
+    append(this.#lowers, this.#point(lower), -1);
   }
 
-  #place({ at, offset }: Bound): Place {
+  #point({ at, offset }: Bound): Point {
     return { x: Number(at - this.#origin.at) / 1e9, y: Number(offset - this.#origin.offset) };
   }
 
-  /** Finds the steepest lines. @returns Is there any? */
+  /** Finds the steepest lines. @returns Does any line fit? */
   #fit(): boolean {
     const upper = this.#steepest(this.#limit);
     const lower = this.#steepest(-this.#limit);
@@ -159,8 +159,8 @@ export class Hulls {
   }
 
   /**
-   * The possible slope that is nearest to an impossible one, by Newton's method: the room between
-   * the hulls is a concave function of the slope, of straight pieces, so it never goes too far.
+   * The possible slope nearest to a limit, by Newton's method: the room between the hulls is a
+   * concave, piecewise linear function of the slope, so no step goes too far.
    */
   #steepest(limit: number): number | null {
     let slope = limit;
@@ -168,7 +168,7 @@ export class Hulls {
       const upper = extreme(this.#uppers, slope, 1);
       const lower = extreme(this.#lowers, slope, -1);
       const room = (upper.y - slope * upper.x) - (lower.y - slope * lower.x);
-      if (room >= -ROUNDING) return slope;
+      if (room >= -ROUNDING_NS) return slope;
       const next = (upper.y - lower.y) / (upper.x - lower.x);
       // Towards the other limit, or not at all.
       if (!Number.isFinite(next) || (limit > 0 ? next >= slope : next <= slope)) return null;
@@ -179,23 +179,23 @@ export class Hulls {
   }
 }
 
-/** Nanoseconds that are nothing. */
-const ROUNDING = 1e-3;
+/** Nanoseconds that may be lost to rounding. */
+const ROUNDING_NS = 1e-3;
 
-/** Adds a place to a hull, to the right of all others. @param side 1: the hull from below; -1: from above. */
-function append(hull: Place[], place: Place, side: 1 | -1): void {
+/** Adds a point to a hull, to the right of all others. @param side 1: the hull from below; -1: from above. */
+function append(hull: Point[], point: Point, side: 1 | -1): void {
   while (hull.length > 1) {
-    const [a, b] = hull.slice(-2) as [Place, Place];
-    const turn = (b.x - a.x) * (place.y - a.y) - (b.y - a.y) * (place.x - a.x);
+    const [a, b] = hull.slice(-2) as [Point, Point];
+    const turn = (b.x - a.x) * (point.y - a.y) - (b.y - a.y) * (point.x - a.x);
     if (turn * side > 0) break;
     hull.pop();
   }
-  hull.push(place);
+  hull.push(point);
 }
 
-/** The place that a line of some slope touches first, coming from below (1) or above (-1). */
-function extreme(hull: readonly Place[], slope: number, side: 1 | -1): Place {
-  // Along a hull the distance falls and then rises.
+/** The point that a line of this slope touches first, coming from below (1) or above (-1). */
+function extreme(hull: readonly Point[], slope: number, side: 1 | -1): Point {
+  // Along a hull the distance first falls, then rises.
   let low = 0;
   let high = hull.length - 1;
   const distance = (i: number) => side * (hull[i]!.y - slope * hull[i]!.x);
@@ -207,14 +207,8 @@ function extreme(hull: readonly Place[], slope: number, side: 1 | -1): Place {
   return hull[low]!;
 }
 
-/** How high a line of some slope can lie at the origin. */
-function lowest(uppers: readonly Place[], slope: number): number {
-  const { x, y } = extreme(uppers, slope, 1);
-  return y - slope * x;
-}
-
-/** How low it can. */
-function highest(lowers: readonly Place[], slope: number): number {
-  const { x, y } = extreme(lowers, slope, -1);
+/** How high (1) or how low (-1) a line of this slope can be at the origin. */
+function intercept(hull: readonly Point[], slope: number, side: 1 | -1): number {
+  const { x, y } = extreme(hull, slope, side);
   return y - slope * x;
 }

@@ -4,10 +4,9 @@
  * certain, an interval carried on from poll to poll that no change of
  * frequency within {@linkcode WANDER} can leave.
  *
- * What is certain of the frequency: between the last two polls it was, on
- * average, what their own bounds say, whatever it was before. It is presumed to
- * have been within `WANDER` of that average over all polls in use, which the
- * hulls bound, and to stay within `WANDER` of it.
+ * The last two polls' own bounds say what the frequency was between them, on
+ * average, whatever it was before. It is presumed to have been within `WANDER`
+ * of that average over all polls in use, which the hulls bound, and to stay so.
  *
  * @module
  */
@@ -17,45 +16,44 @@ import { type FrequencyRange, Hulls } from "./hulls.ts";
 
 /**
  * The greatest frequency of the local oscillator against the server's clock,
- * as a fraction: that to which kernels and NTP limit the correction of a clock
- * (RFC 5905, section 11.3).
+ * as a fraction: the most that kernels and NTP correct (RFC 5905, section 11.3).
  */
 export const MAX_FREQUENCY = 500e-6;
 
 /**
- * By how much a frequency can differ from what it is between the last two polls, over all polls in
- * use and until the next one, as a fraction: NTP's PHI (RFC 5905, section 7.2). A server that is
- * slewed by more leaves the bounds until the next poll.
+ * The most by which the frequency differs from its average between the last two polls, over all
+ * polls in use and until the next one, as a fraction: NTP's PHI (RFC 5905, section 7.2). If a
+ * server is slewed by more, its time is outside the bounds until the next poll.
  */
 export const WANDER = 15e-6;
 
-/** Polls over which a frequency is taken for constant; up to twice as many. */
+/** Polls, up to twice as many, over which the frequency is taken to be constant. */
 const WINDOW = 32;
 
 /** What is known after a poll. Offsets are the servers' time less the local monotonic timeline, in nanoseconds. */
 export interface Estimate extends Bounds {
-  /** What is likely, within the bounds. */
+  /** The likely offset, within the bounds. */
   readonly offset: bigint;
-  /** The servers' clock against the local oscillator, as a fraction: how fast the offset probably grows. */
+  /** The servers' clock against the local oscillator, as a fraction: how fast the offset is likely to grow. */
   readonly frequency: number;
-  /** The frequency is within this of it, at the poll and later. What it can change by is in it. */
+  /** The most by which the frequency can be wrong, at the poll or later: a fraction. */
   readonly frequencyBound: number;
 }
 
 /**
- * What a poll says of those before it: there was none; they agree; the frequency is not what it was;
- * or the offset was stepped.
+ * How a poll compares with those before it. `first`: there was none. `agrees`: they agree.
+ * `frequency`: the frequency has changed. `step`: the offset was stepped.
  */
 export type News = "first" | "agrees" | "frequency" | "step";
 
-/** Learns from polls. */
+/** Tracks the offset from poll to poll. */
 export class OffsetTracker {
   readonly #hulls = new Hulls(WINDOW, MAX_FREQUENCY);
   #estimate: Estimate | null = null;
   /** What the last poll alone proved. */
   #last: Bounds | null = null;
 
-  /** `null` before the first poll. */
+  /** What is known; `null` before the first poll. */
   get estimate(): Estimate | null {
     return this.#estimate;
   }
@@ -63,9 +61,8 @@ export class OffsetTracker {
   /**
    * Takes in a poll.
    *
-   * @param bounds What it proves of the offset, at a moment later than that of the poll before.
-   * @returns Whether it agrees with what was known; else whether the frequency is not what it was,
-   * or the offset cannot have become what it is but by a step: all that was known is forgotten then.
+   * @param bounds What it proves about the offset, at a later moment than the last poll.
+   * @returns How it compares with what was known, all of which is forgotten after a step.
    */
   poll(bounds: Bounds): News {
     const before = this.#estimate;
@@ -107,7 +104,7 @@ export class OffsetTracker {
       lower: Number(bounds.lower - this.#last.upper) / elapsed,
       upper: Number(bounds.upper - this.#last.lower) / elapsed,
     };
-    // Without anything in common it has changed by more than is presumed: the past is no guide.
+    // If they have nothing in common it has changed by more than presumed: the past is no guide.
     if (recent.lower > range.upper || recent.upper < range.lower) return recent;
     return {
       lower: Math.max(range.lower, recent.lower),
@@ -115,7 +112,7 @@ export class OffsetTracker {
     };
   }
 
-  /** Forgets everything: the local timeline is not what it was. */
+  /** Forgets everything: the local timeline, or the server, is not what it was. */
   clear(): void {
     this.#hulls.clear();
     this.#estimate = null;
@@ -127,7 +124,7 @@ function clamp(value: number, { lower, upper }: FrequencyRange): number {
   return Math.min(Math.max(value, lower), upper);
 }
 
-/** What an estimate says of a later moment. */
+/** What an estimate says about a later moment. */
 export function carry(estimate: Estimate, at: bigint): Bounds & { readonly offset: bigint } {
   const age = Number(at - estimate.at);
   const { frequency, frequencyBound } = estimate;

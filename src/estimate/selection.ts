@@ -12,7 +12,7 @@ import type { Interval } from "./exchange.ts";
 export interface Selection {
   /** Where the truth is: what the truechimers' intervals have in common. */
   readonly interval: Interval;
-  /** For each interval given, in order: does it take part? */
+  /** For each interval, in the order given: is it one of those that agree? */
   readonly truechimers: readonly boolean[];
   /** How many share a point: fewer than there are truechimers if several sets are equally large. */
   readonly agreeing: number;
@@ -22,10 +22,9 @@ export interface Selection {
  * Finds the largest set of intervals that share a point.
  *
  * One server is a majority of one and is believed; two must agree; of more,
- * more than half must. Where several sets are equally large (a chain in which
- * the middle one touches both ends) the truth is where one of them agrees: the
- * interval reaches from the first of these places to the last, and the members
- * of all sets count as truechimers.
+ * more than half must. If several sets are equally large (a chain in which the
+ * middle one touches both ends), any of them may be right: the interval spans
+ * what each has in common, and the members of all count as truechimers.
  *
  * @returns `null` if no such set is a majority.
  */
@@ -44,7 +43,7 @@ export function select(intervals: readonly Interval[]): Selection | null {
   return best !== undefined && best.agreeing * 2 > intervals.length ? best : null;
 }
 
-/** Two sets of the same size, of which either may be right. */
+/** Two sets of the same size, either of which may be right. */
 function either(a: Selection, b: Selection): Selection {
   return {
     interval: {

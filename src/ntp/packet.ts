@@ -34,7 +34,7 @@ export const PACKET_SIZE = 48;
 /** The only version that tsync asks for. */
 export const VERSION = 4;
 
-/** Where the fields lie that are read or written on their own. */
+/** Where the fields begin that are read or written on their own, in bytes. */
 export const OFFSET = { referenceId: 12, origin: 24, receive: 32, transmit: 40 } as const;
 
 /** Association modes (RFC 5905, figure 10). */
@@ -43,7 +43,7 @@ export const MODE = { client: 3, server: 4 } as const;
 /** Leap indicator (RFC 5905, figure 9), by value. */
 export const LEAP = ["none", "insert", "delete", "unsynchronised"] as const;
 
-/** What the last minute of the month will be like, or that the sender's clock is not set. */
+/** The leap second that is due at the end of the month, or that the sender is not synchronised. */
 export type Leap = typeof LEAP[number];
 
 /** A decoded header. */
@@ -58,7 +58,7 @@ export interface Packet {
   stratum: number;
   /** Log2 seconds, signed. */
   poll: number;
-  /** Log2 seconds, signed: how finely the sender's clock can be read. */
+  /** Log2 seconds, signed: the resolution of the sender's clock. */
   precision: number;
   /** Seconds, round trip to the reference clock. */
   rootDelay: number;
@@ -80,7 +80,7 @@ export interface Packet {
  * Encodes a header.
  *
  * @param packet Root delay and dispersion are rounded up to 2^-16 s.
- * @param bytes Where to, 48 bytes. By default a new array.
+ * @param bytes Where to write it, 48 bytes. Default: a new array.
  * @returns `bytes`
  */
 export function encodePacket(
@@ -131,9 +131,9 @@ export function decodePacket(bytes: Uint8Array): Packet {
 /**
  * Writes a client's request that tells the server nothing about the client
  * (draft-ietf-ntp-data-minimization): all zero but version, mode, a precision
- * of 0x20 and 64 random bits in the place of T1, which the client keeps.
+ * of 0x20 and 64 random bits in place of T1, which the client keeps to itself.
  *
- * @param bytes Where to, 48 bytes.
+ * @param bytes Where to write it, 48 bytes.
  * @param nonce 64 random bits.
  */
 export function encodeRequest(bytes: Uint8Array, nonce: bigint): void {
@@ -152,7 +152,7 @@ export function encodeReferenceId(code: string): number {
 
 /**
  * A reference id for people: letters for a reference clock, a kiss or tsync's
- * own `LOCL`, else dotted as the IPv4 address that it mostly is.
+ * own `LOCL`, else dotted, since it is usually an IPv4 address.
  */
 export function referenceIdText(id: number, stratum: number): string {
   const bytes = [id >>> 24, id >> 16 & 255, id >> 8 & 255, id & 255];
@@ -161,7 +161,7 @@ export function referenceIdText(id: number, stratum: number): string {
   return text.replace(/[^\x20-\x7e]/g, "?");
 }
 
-/** A view of a message's bytes, at their own place in their buffer. */
+/** A view of a message's bytes, wherever in their buffer they are. */
 export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

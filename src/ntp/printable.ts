@@ -1,12 +1,12 @@
 /**
- * Text that others have a say in.
+ * Text that comes from others.
  *
  * @module
  */
 
 /**
- * Text as it can be shown: what a terminal would obey, or would show as nothing, or in another
- * order, is written as `\x1b` or `\u{202e}`. To be used wherever text is made of what a peer sent.
+ * Text that is safe to show: characters that a terminal would obey, not show, or show in another
+ * order are written as `\x1b` or `\u{202e}`. Use it wherever a message quotes what a peer sent.
  */
 export function printable(text: string): string {
   return text.replaceAll(/(?! )[\p{C}\p{Z}\p{Default_Ignorable_Code_Point}]/gu, (character) => {

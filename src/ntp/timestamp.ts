@@ -13,7 +13,7 @@
 export const SECOND = 1_000_000_000n;
 
 /** Nanoseconds from the NTP epoch (1900) to the Unix epoch (RFC 5905, figure 4). */
-const UNIX_EPOCH = 2_208_988_800n * SECOND;
+const UNIX_EPOCH_NS = 2_208_988_800n * SECOND;
 
 /** Half of the last bit, to round a 32-bit shift to nearest. */
 const HALF = 1n << 31n;
@@ -25,7 +25,7 @@ const HALF = 1n << 31n;
  * @returns 64 bits of 32.32 fixed-point seconds since 1900, modulo 2^64.
  */
 export function toTimestamp(instant: bigint): bigint {
-  const scaled = (instant + UNIX_EPOCH) << 32n;
+  const scaled = (instant + UNIX_EPOCH_NS) << 32n;
   const quotient = scaled / SECOND;
   // BigInt division rounds towards zero, which is up before 1900.
   const floor = scaled < 0n && quotient * SECOND !== scaled ? quotient - 1n : quotient;
@@ -36,8 +36,8 @@ export function toTimestamp(instant: bigint): bigint {
  * Writes the NTP timestamp of an instant, as {@linkcode toTimestamp} makes it, in a third of the
  * time: a server does this twice for each request.
  *
- * @param bytes Where to, eight bytes.
- * @param instant Nanoseconds since 1970 or later.
+ * @param at Where in `bytes` its eight bytes begin.
+ * @param instant Nanoseconds since the Unix epoch, not negative.
  */
 export function writeTimestamp(bytes: Uint8Array, at: number, instant: bigint): void {
   const seconds = Number(instant / SECOND);
@@ -83,15 +83,15 @@ export function toNanoseconds(difference: bigint): bigint {
   return (difference * SECOND + HALF) >> 32n;
 }
 
-/** Seconds in nanoseconds, rounded to nearest. Exact for decades too, where a product of doubles is not. */
+/** Seconds in nanoseconds, rounded to nearest: exact even for decades, where a product of doubles is not. */
 export function nanoseconds(seconds: number): bigint {
   const whole = Math.trunc(seconds);
   return BigInt(whole) * SECOND + BigInt(Math.round((seconds - whole) * 1e9));
 }
 
 /**
- * Seconds in the 32-bit short format (16.16), rounded up since it announces
- * error bounds, and clamped to what the format holds.
+ * Seconds in the 32-bit short format (16.16), rounded up since they are error
+ * bounds, and clamped to what the format holds.
  */
 export function toShort(seconds: number): number {
   return Math.min(Math.max(Math.ceil(seconds * 65536), 0), 0xffff_ffff);

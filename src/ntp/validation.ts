@@ -1,6 +1,6 @@
 /**
  * Which messages count. Every refusal has a name, so that it can be counted
- * and told; the words for people are here too, beside the rule that they tell.
+ * and reported; its words for people are here too, beside the rule.
  *
  * @module
  */
@@ -19,10 +19,10 @@ import { timestampDifference } from "./timestamp.ts";
 export type RequestRefusal = "version" | "mode";
 
 /**
- * Judges a request by its first byte, which is all that can be wrong with 48
- * bytes: every other field is the client's own business.
+ * Judges a request by its first byte. Nothing else can be wrong with 48 bytes:
+ * every other field is the client's own business.
  *
- * @returns The reason, or `null` for a request that is to be answered.
+ * @returns The reason to refuse it, or `null` if it is to be answered.
  */
 export function refuseRequest(firstByte: number): RequestRefusal | null {
   const version = firstByte >> 3 & 7;
@@ -30,8 +30,8 @@ export function refuseRequest(firstByte: number): RequestRefusal | null {
   return (firstByte & 7) === MODE.client ? null : "mode";
 }
 
-/** Root distance that is too large to be of use: MAXDISP (RFC 5905, section 11.2). */
-const MAX_ROOT_DISTANCE = 16;
+/** The root distance from which a server is of no use: MAXDISP (RFC 5905, section 11.2). */
+const MAX_ROOT_DISTANCE_SECONDS = 16;
 
 /** Why a client does not believe a reply. */
 export type ReplyRejection =
@@ -46,7 +46,7 @@ export type ReplyRejection =
   | "order"
   | "root-distance";
 
-/** A reply that was judged: one to believe, or one with the reason why not. */
+/** A judged reply: believed, or with the reason why not. */
 export type JudgedReply =
   | { readonly packet: Packet; readonly rejection: null }
   | { readonly packet: Packet | null; readonly rejection: ReplyRejection };
@@ -66,7 +66,7 @@ export function judgeReply(bytes: Uint8Array, nonce: bigint): JudgedReply {
 function reject(packet: Packet, nonce: bigint): ReplyRejection | null {
   if (packet.mode !== MODE.server) return "mode";
   if (packet.version !== VERSION) return "version";
-  // Before all that a stranger could forge: only the server saw the nonce.
+  // Before everything that a stranger could forge: only the server saw the nonce.
   if (packet.origin !== nonce) return "origin";
   // Servers that are not synchronised send 0 or 16. A kiss has a code.
   if (packet.stratum === 0 && packet.referenceId !== 0) return "kiss";
@@ -75,9 +75,9 @@ function reject(packet: Packet, nonce: bigint): ReplyRejection | null {
   if (packet.stratum > 16) return "stratum";
   if (packet.receive === 0n || packet.transmit === 0n) return "timestamp";
   if (timestampDifference(packet.transmit, packet.receive) < 0n) return "order";
-  // What a clock cannot resolve it can be off (RFC 5905, appendix A.5.1.1: part of its dispersion).
+  // A clock can be wrong by its resolution (RFC 5905, appendix A.5.1.1: part of its dispersion).
   const distance = packet.rootDelay / 2 + packet.rootDispersion + 2 ** packet.precision;
-  if (distance >= MAX_ROOT_DISTANCE) return "root-distance";
+  if (distance >= MAX_ROOT_DISTANCE_SECONDS) return "root-distance";
   return null;
 }
 
@@ -106,7 +106,7 @@ export function rejectionText(rejection: ReplyRejection, packet: Packet | null):
     case "order":
       return "says that it answered before the request arrived (T3 is before T2)";
     case "root-distance":
-      return `is too far from its own reference to be of use (root distance and precision of ${MAX_ROOT_DISTANCE} s or more)`;
+      return `is too far from its own reference to be of use (root distance and precision of ${MAX_ROOT_DISTANCE_SECONDS} s or more)`;
   }
 }
 

@@ -1,6 +1,6 @@
 /**
- * From what servers' exchanges prove to a fix: who is believed, and what the
- * time is. Pure.
+ * From what servers' exchanges prove to a fix: which servers are believed, and
+ * what the time is. Pure.
  *
  * @module
  */
@@ -12,19 +12,20 @@ import { select, type Selection } from "../estimate/selection.ts";
 import { endpoint, type ServerAddress, type TransportName } from "../net/address.ts";
 import { type Leap, referenceIdText } from "../ntp/packet.ts";
 import { nanoseconds } from "../ntp/timestamp.ts";
-import type { Failure, Measurement } from "./burst.ts";
+import type { Measurement } from "./burst.ts";
+import type { Failure } from "./failure.ts";
 
-/** What came of asking. */
+/** What came of asking the servers. */
 export interface Fix {
   /** Did a majority of the servers that answered agree? If not, the figures are `null`. */
   readonly synchronised: boolean;
   /** What the local clock showed at the moment of the fix: nanoseconds since the Unix epoch. */
   readonly localTime: bigint;
-  /** Seconds to add to the local clock to have the servers' time. */
+  /** Seconds to add to the local clock to get the servers' time. */
   readonly offset: number | null;
   /**
-   * Seconds by which the offset can be wrong, at most, in either direction. If several servers were
-   * asked, how wrong they can be themselves is in it.
+   * The most by which the offset can be wrong, in either direction, in seconds. If several servers
+   * were asked, it includes how wrong they can be themselves.
    */
   readonly errorBound: number | null;
   /** Seconds: the least round trip to a truechimer. */
@@ -32,8 +33,8 @@ export interface Fix {
   /** The leap second that is due, as the truechimer with the least delay says. */
   readonly leap: Leap | null;
   /**
-   * Do most of the servers that were asked agree, not merely most of those that answered? Only that
-   * tells the truth from the word of a liar who is left alone.
+   * Do most of the servers that were asked agree, not merely most of those that answered? If not, a
+   * liar may have been the only one to answer.
    */
   readonly isMajority: boolean;
   /** One for each server asked, in order. */
@@ -48,11 +49,11 @@ export interface ServerReport {
   readonly address: string | null;
   /** How it was asked. */
   readonly transport: TransportName;
-  /** The name of the server at the same address that votes for both; `null` if it votes itself. */
+  /** The name of the server at the same address that votes for both; `null` if this one votes itself. */
   readonly sameAs: string | null;
   /**
-   * Does it agree with the majority (RFC 5905, section 11.2.1)? `falseticker`: it does not, or there
-   * is none. `unreachable`: it did not answer. `invalid`: what it said cannot be believed.
+   * Does it agree with the majority (RFC 5905, section 11.2.1)? `falseticker`: it does not, or
+   * there is none. `unreachable`: it did not answer. `invalid`: what it said cannot be believed.
    */
   readonly status: "truechimer" | "falseticker" | "unreachable" | "invalid";
   /** What was measured; `null` if the server is unreachable or invalid. */
@@ -63,22 +64,22 @@ export interface ServerReport {
 
 /** What was measured of one server. */
 export interface ServerFigures {
-  /** Seconds to add to the local clock to have this server's time. */
+  /** Seconds to add to the local clock to get this server's time. */
   readonly offset: number;
-  /** Seconds by which that can be wrong. How wrong the server itself can be is not in it. */
+  /** The most by which that can be wrong, in seconds, if the server itself is right. */
   readonly errorBound: number;
   /** Seconds: the least round trip. */
   readonly delay: number;
   /**
    * Seconds: how much the exchanges' offsets scatter about that of the one with the least delay, as
-   * a root mean square (RFC 5905, section 10); 0 for a single exchange.
+   * a root mean square (RFC 5905, section 10); 0 if there is only one.
    */
   readonly jitter: number;
-  /** Each exchange for itself, in order: seconds. */
+  /** What each exchange alone says, in order: seconds. */
   readonly exchanges: readonly { readonly offset: number; readonly delay: number }[];
   /** 1: it has a reference clock; 2 to 15: it gets its time from a server. */
   readonly stratum: number;
-  /** Its reference: letters such as `GPS` or `LOCL`, or the IPv4 address that it mostly is. */
+  /** Its reference: letters such as `GPS` or `LOCL`, else dotted, since it is usually an IPv4 address. */
   readonly referenceId: string;
   /** Seconds, round trip from it to its reference clock. */
   readonly rootDelay: number;
@@ -90,14 +91,14 @@ export interface ServerFigures {
   readonly timestamps: "user" | "kernel";
 }
 
-/** A fix, and the same on the timeline that nobody steps. */
+/** A fix, and the same on the monotonic timeline. */
 export interface Poll {
   readonly fix: Fix;
   /** The offset from the clock's monotonic timeline to the servers' time; `null` without a fix. */
   readonly bounds: Bounds | null;
 }
 
-/** Has the servers vote, each address and port once, and states the result for the moment of `end`. */
+/** Lets the servers vote, each address and port once, and states the result for the moment of `end`. */
 export function combine(
   servers: readonly ServerAddress[],
   outcomes: readonly (Measurement | Failure)[],
@@ -148,19 +149,19 @@ function overlap(a: Interval, b: Interval): boolean {
 }
 
 /**
- * Whose vote counts for each: of those at the same address the first that was measured. A server
- * that is named twice would have two votes.
+ * Which server votes for each: of those at the same address and port the first that was measured.
+ * Else a server that is named twice would have two votes.
  */
 function speakersFor(outcomes: readonly (Measurement | Failure)[]): number[] {
-  const places = outcomes.map(({ address }) => address === null ? null : endpoint(address));
-  return places.map((place, i) => {
-    if (place === null) return i;
-    const same = [...places.keys()].filter((k) => places[k] === place);
+  const endpoints = outcomes.map(({ address }) => address === null ? null : endpoint(address));
+  return endpoints.map((own, i) => {
+    if (own === null) return i;
+    const same = [...endpoints.keys()].filter((k) => endpoints[k] === own);
     return same.find((k) => outcomes[k]!.status === "measured") ?? same[0]!;
   });
 }
 
-/** The same, of which nothing is believed. */
+/** The same fix, if nothing of it is believed. */
 export function withoutFix(fix: Fix): Fix {
   const servers = fix.servers.map((server): ServerReport =>
     server.status === "truechimer" ? { ...server, status: "falseticker" } : server
@@ -169,7 +170,7 @@ export function withoutFix(fix: Fix): Fix {
   return { ...fix, ...nothing, synchronised: false, isMajority: false, servers };
 }
 
-/** From the offset to the system clock to the one to the monotonic timeline. */
+/** Turns the offset from the system clock into that from the monotonic timeline. */
 function monotonicBounds(
   { lower, upper }: Interval,
   { monotonic, realtime }: CrossTimestamp,
@@ -179,9 +180,9 @@ function monotonicBounds(
 }
 
 /**
- * One server is taken at its word: the offset is the one to its clock. When
- * several are asked the question is what the true time is, and how far each
- * can be from it (its root distance) counts.
+ * One server is taken at its word: the offset is that of its clock. When several
+ * are asked, the question is what the true time is, and how far each can be from
+ * it counts: its root distance.
  */
 function vote(
   asked: number,
@@ -195,7 +196,7 @@ function vote(
   }));
 }
 
-/** From the offset to the monotonic timeline to the one to the system clock. */
+/** Turns the offset from the monotonic timeline into that from the system clock. */
 function systemOffset(
   { lower, upper }: Interval,
   { monotonic, realtime, error }: CrossTimestamp,
@@ -226,7 +227,7 @@ function figuresOf(
   };
 }
 
-/** An interval's middle and half its width, in seconds: wide enough for what rounding the middle loses. */
+/** An interval's middle and half its width, in seconds, and wide enough for the rounding of the middle. */
 function middle({ lower, upper }: Interval): { offset: number; errorBound: number } {
   const offset = seconds((lower + upper) >> 1n);
   const rounded = nanoseconds(offset);

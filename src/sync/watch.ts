@@ -1,6 +1,5 @@
 /**
- * Keeping time: polls as long as it is let, and a clock that goes on between
- * them.
+ * Keeping time: one poll after another, and a clock that goes on between them.
  *
  * @module
  */
@@ -9,66 +8,64 @@ import { SyncedClock } from "../clock/synced_clock.ts";
 import { type News, OffsetTracker } from "../estimate/offset_tracker.ts";
 import type { Bounds } from "../estimate/envelope.ts";
 import type { Correction, Corrector } from "./correction.ts";
+import { sleep } from "./deadline.ts";
 import { type Fix, withoutFix } from "./fix.ts";
-import { Poller, type SyncOptions, wait } from "./sync.ts";
+import { PACING } from "./pacing.ts";
+import { Poller, type SyncOptions } from "./sync.ts";
 
 /** How to keep time. */
 export interface WatchOptions extends SyncOptions {
   /**
-   * Seconds between two polls. Default: by itself, from 1 to 64; 64 if there is a server of NTP
-   * among them, which must not be asked more often.
+   * Seconds between two polls. Default: from 1 to 64, as needed; always 64 if one of the servers is
+   * an NTP server. With those it must be 16 or more.
    */
   interval?: number | undefined;
   /** Corrects the system clock after each poll. Default: it is left alone. */
   corrector?: Corrector | undefined;
 }
 
-/** Is it kept? In holdover too few servers answered the last time, and the clock goes on alone. */
+/** Is the clock kept? In holdover the last poll made no fix, and the clock goes on by itself. */
 export type State = "synchronising" | "synchronised" | "holdover";
 
-/** What a poll has brought. */
+/** What came of a poll. */
 export interface Update {
-  /** The poll itself; without figures if it is not believed. */
+  /** The fix; its figures are `null` if it is not believed. */
   readonly fix: Fix;
-  /** Is the clock kept, after this poll? */
+  /** Is the clock kept after this poll? */
   readonly state: State;
   /**
-   * What is new: the poll agrees with what was known; or the frequency is not what it was; or the
-   * servers' clock was set, or slewed by more than 15 ppm; or the local clock was set, or the
-   * machine slept; or there is no fix; or too few of the servers agree to be believed.
+   * What is new. Besides {@linkcode News}, where `step` means that the servers' clock was set, or
+   * slewed by more than 15 ppm: `disturbed`, the local clock was set or the machine slept; `lost`,
+   * there is no fix; `minority`, too few of the servers agree to be believed.
    */
   readonly news: News | "disturbed" | "lost" | "minority";
   /**
-   * The servers' clock against the local oscillator, as a fraction; above zero if theirs is the
-   * faster; `null` if it is not known.
+   * The frequency of the servers' clock against the local oscillator, as a fraction: positive if
+   * theirs is faster; `null` if it is not known.
    */
   readonly frequency: number | null;
-  /** The frequency can be wrong by this, at most, in either direction: a fraction. */
+  /** The most by which the frequency can be wrong, in either direction: a fraction. */
   readonly frequencyBound: number | null;
   /** Seconds until the next poll. */
   readonly interval: number;
-  /** What was done with the system clock; `null` if nothing was to be. */
+  /** What was done with the system clock; `null` if it is not corrected, or there is no fix. */
   readonly correction: Correction | null;
 }
 
-/** Seconds between two polls. */
-const LEAST = 1;
-const MOST = 64;
-
-/** The least with a server of NTP (RFC 5905, section 7.2: MINPOLL). */
-const LEAST_NTP = 16;
+/** Seconds between two polls, at most, by default. */
+const MAX_INTERVAL_SECONDS = 64;
 
 /**
  * A poll is due when the time since the frequency was last known to change has grown by this
- * fraction: polls further apart than that leave it uncertain, nearer ones add little.
+ * fraction: polls further apart leave it uncertain, closer ones add little.
  */
 const GROWTH = 1 / 8;
 
-/** Seconds between two looks at the local clock. */
-const LOOK = 1;
+/** Seconds between two checks of the local clock. */
+const CHECK_SECONDS = 1;
 
 /**
- * Keeps a clock. It polls while it is iterated over, and in between the clock goes on.
+ * Keeps a clock. It polls while it is iterated over; between polls the clock goes on.
  *
  * @example
  * ```ts
@@ -79,7 +76,7 @@ const LOOK = 1;
  * const watch = new Watch({ servers: [`127.0.0.1:${server.addresses[0]!.port}`] });
  * for await (const { state } of watch) {
  *   assert(state === "synchronised");
- *   // At any moment, not only after a poll: the time and the earliest and latest that it can be.
+ *   // At any moment, not only after a poll: the time, and the earliest and latest it can be.
  *   const now = watch.clock.now();
  *   assert(now !== null && now.earliest <= now.time && now.time <= now.latest);
  *   break; // It ends with this, or with the options' signal.
@@ -92,29 +89,31 @@ export class Watch {
   readonly clock: SyncedClock;
   readonly #poller: Poller;
   readonly #tracker = new OffsetTracker();
-  readonly #least: number;
-  readonly #most: number;
-  /** From when on the frequency is taken for constant, on the monotonic timeline. */
+  /** Seconds between two polls, at least, whatever happens. */
+  readonly #leastInterval: number;
+  /** Seconds between two polls at first, and in the end. */
+  readonly #firstInterval: number;
+  readonly #lastInterval: number;
+  /** Since when the frequency has been constant as far as is known, on the monotonic timeline. */
   #since = 0n;
   /** Polls without a fix since the last one. */
   #failures = 0;
-  /** The only server's address at the last fix. */
+  /** Where the last fix was from, if there is only one server. */
   #address: string | null = null;
-  /** Was the clock set, or did the machine sleep, since the last poll? */
+  /** Was the local clock set, or did the machine sleep, since the last poll? */
   #disturbed = false;
   #isIterated = false;
-  /** Seconds that pass between two polls whatever happens. */
-  readonly #courtesy: number;
   readonly #corrector: Corrector | null;
   #wake = () => {};
-  #cancelLook = () => {};
+  #cancelCheck = () => {};
 
   /**
-   * Nobody is asked before it is iterated over.
+   * Servers are not asked before it is iterated over.
    *
-   * @throws {RangeError | SyntaxError} if the options make no sense.
-   * @throws {Error} a sentence, if the local clock cannot be read, or the kernel's timestamps cannot
-   * be had although they should.
+   * @throws {SyntaxError} if a server's name is not valid.
+   * @throws {RangeError} if a number is out of range.
+   * @throws {Error} with a sentence, if the local clock cannot be read, or the kernel's timestamps
+   * are required and not available.
    */
   constructor(options: WatchOptions = {}) {
     const { interval } = options;
@@ -126,23 +125,25 @@ export class Watch {
     this.#poller = new Poller(options, true);
     this.#corrector = options.corrector ?? null;
     this.clock = new SyncedClock(this.#poller.environment.clock);
-    const isNtp = this.#poller.servers.some(({ transport }) => transport === "ntp");
-    if (isNtp && interval !== undefined && interval < LEAST_NTP) {
+    const pacings = this.#poller.servers.map(({ transport }) => PACING[transport]);
+    const least = Math.max(...pacings.map(({ leastIntervalSeconds }) => leastIntervalSeconds));
+    const first = Math.max(...pacings.map(({ firstIntervalSeconds }) => firstIntervalSeconds));
+    if (interval !== undefined && interval < least) {
       throw new RangeError(
-        `cannot watch: a server of NTP must not be asked more often than once in ${LEAST_NTP} s: ` +
+        `cannot watch: an NTP server must not be asked more often than once in ${least} s: ` +
           `current value of interval is ${interval}`,
       );
     }
-    this.#courtesy = isNtp ? LEAST_NTP : 0;
-    this.#least = interval ?? (isNtp ? MOST : LEAST);
-    this.#most = interval ?? MOST;
+    this.#leastInterval = least;
+    this.#firstInterval = interval ?? first;
+    this.#lastInterval = interval ?? MAX_INTERVAL_SECONDS;
   }
 
   /**
-   * Polls, until the options' signal is aborted or nobody wants to hear of it.
+   * Polls until the options' signal is aborted or the iteration is ended.
    *
    * @throws {TypeError} if it is being iterated over already.
-   * @throws {Error} a sentence, if the system clock is to be corrected and cannot be.
+   * @throws {Error} with a sentence, if the system clock is to be corrected and cannot be.
    */
   async *[Symbol.asyncIterator](): AsyncGenerator<Update, void, undefined> {
     if (this.#isIterated) {
@@ -152,7 +153,7 @@ export class Watch {
     const { signal } = this.#poller;
     this.#tracker.clear();
     this.clock.rebase();
-    this.#look();
+    this.#checkOften();
     try {
       for (;;) {
         const { fix, bounds } = await this.#poller.poll();
@@ -164,31 +165,32 @@ export class Watch {
     } catch (error) {
       if (!signal.aborted) throw error;
     } finally {
-      this.#cancelLook();
+      this.#cancelCheck();
       this.#poller.close();
       this.clock.set(null);
       this.#isIterated = false;
     }
   }
 
-  /** Once a second, whatever whoever listens to the polls does meanwhile. */
-  #look(): void {
+  /** Checks once a second, however long the caller takes over an update. */
+  #checkOften(): void {
+    const { timers } = this.#poller.environment;
     this.#check();
-    this.#cancelLook = this.#poller.environment.timers.after(LOOK, () => this.#look());
+    this.#cancelCheck = timers.after(CHECK_SECONDS, () => this.#checkOften());
   }
 
-  /** Was the local clock set, or did the machine sleep? What was known is not true any more then. */
+  /** If the local clock was set or the machine slept, what was known is no longer true. */
   #check(): void {
     if (this.clock.check()) return;
     this.#tracker.clear();
-    this.#poller.close(); // What it is connected with may have gone meanwhile.
+    this.#poller.close(); // The other ends may have gone meanwhile.
     this.#disturbed = true;
     this.#failures = 0;
     this.#wake();
   }
 
   #take(polled: Fix, proved: Bounds | null): Update {
-    // Most of those that happened to answer are not enough: a liar may be left alone.
+    // A majority of those that answered is not enough: a liar may be the only one.
     const isCredible = proved === null || polled.isMajority;
     const bounds = isCredible ? proved : null;
     const fix = isCredible ? polled : withoutFix(polled);
@@ -220,7 +222,7 @@ export class Watch {
     };
   }
 
-  /** Somebody sets the system clock, and it is not a surprise. */
+  /** Corrects the system clock; that it was stepped is no surprise then. */
   #correct(fix: Fix): Correction | null {
     const correction = this.#corrector?.correct(fix) ?? null;
     if (correction?.action === "step") this.clock.rebase();
@@ -235,22 +237,23 @@ export class Watch {
     this.#address = only!.address;
   }
 
+  /** Seconds until the next poll. @param at When the last fix was made; `null` if none was. */
   #interval(at: bigint | null): number {
     const wanted = at === null
-      ? LEAST * 2 ** Math.min(Math.max(this.#failures - 1, 0), 20)
+      ? 2 ** Math.min(Math.max(this.#failures - 1, 0), 20)
       : Number(at - this.#since) / 1e9 * GROWTH;
-    return Math.min(Math.max(wanted, this.#least), this.#most);
+    return Math.min(Math.max(wanted, this.#firstInterval), this.#lastInterval);
   }
 
-  /** Waits, unless something happens to the local clock; never less than {@linkcode Watch.#courtesy}. */
+  /** Waits until the local clock is disturbed, but for the least interval at least. */
   async #pause(seconds: number): Promise<void> {
     const { signal, environment: { timers } } = this.#poller;
-    await wait(timers, Math.min(seconds, this.#courtesy), signal);
-    if (this.#disturbed || seconds <= this.#courtesy) return;
+    await sleep(timers, Math.min(seconds, this.#leastInterval), signal);
+    if (this.#disturbed || seconds <= this.#leastInterval) return;
     const woken = new AbortController();
     this.#wake = () => woken.abort();
     try {
-      await wait(timers, seconds - this.#courtesy, AbortSignal.any([signal, woken.signal]));
+      await sleep(timers, seconds - this.#leastInterval, AbortSignal.any([signal, woken.signal]));
     } catch (error) {
       if (!this.#disturbed) throw error;
     } finally {
