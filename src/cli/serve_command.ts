@@ -6,8 +6,9 @@
 
 import type { Certificate, Refusal, Server, ServerEvent } from "../mod.ts";
 import { serve } from "../serve/server.ts";
-import { EXIT, type ServeArguments } from "./args.ts";
+import type { ServeArguments } from "./args.ts";
 import { mayReadFiles, readFile } from "./files.ts";
+import { EXIT } from "./flags.ts";
 
 /** Serves until a signal comes. @returns The exit status. */
 export async function runServe({ log, options, tls }: ServeArguments): Promise<number> {

@@ -12,8 +12,9 @@ import { Corrector } from "../sync/correction.ts";
 import { sync } from "../sync/sync.ts";
 import { parseServerAddress } from "../net/address.ts";
 import { trustOnly } from "../net/deno/tls.ts";
-import { EXIT, type SyncArguments, UsageError } from "./args.ts";
+import { type SyncArguments, UsageError } from "./args.ts";
 import { mayReadFiles, readFile } from "./files.ts";
+import { EXIT } from "./flags.ts";
 import { isDrawable, print } from "./terminal.ts";
 import {
   describeCorrection,
@@ -53,7 +54,7 @@ export async function runSync(args: SyncArguments, machine: Machine = MACHINE): 
   const { timestamps } = args.options;
   if (timestamps === "kernel" && servers.every(({ transport }) => transport === "tls")) {
     throw new UsageError(
-      "--timestamps kernel cannot be had with TLS, whose messages the kernel does not see: " +
+      "cannot use --timestamps kernel with TLS, whose messages the kernel does not see: " +
         "name a tcp:// server, or leave it out",
       "sync",
     );

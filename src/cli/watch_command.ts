@@ -8,7 +8,8 @@ import { setColorEnabled } from "@std/fmt/colors";
 import { systemClock } from "../clock/system_clock.ts";
 import type { Corrector, Update } from "../mod.ts";
 import { Watch } from "../sync/watch.ts";
-import { EXIT, type SyncArguments } from "./args.ts";
+import type { SyncArguments } from "./args.ts";
+import { EXIT } from "./flags.ts";
 import { panel } from "./panel.ts";
 import {
   describeCorrection,
