@@ -4,8 +4,9 @@
  * @module
  */
 
+import { parseCommandLine, UsageError } from "./src/cli/args.ts";
+import { EXIT, helpText, VERSION } from "./src/cli/flags.ts";
 import { sentenceOf } from "./src/cli/hints.ts";
-import { EXIT, helpText, parseCommandLine, UsageError, VERSION } from "./src/cli/args.ts";
 
 async function run(args: readonly string[]): Promise<number> {
   try {

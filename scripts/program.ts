@@ -189,7 +189,7 @@ export class ServeProcess implements AsyncDisposable {
 
 /** The lines of a stream of UTF-8. */
 export async function* linesOf(
-  stream: ReadableStream<Uint8Array>,
+  stream: ReadableStream<BufferSource>,
 ): AsyncGenerator<string, undefined> {
   let rest = "";
   for await (const text of stream.pipeThrough(new TextDecoderStream())) {

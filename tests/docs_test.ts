@@ -10,7 +10,9 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import config from "../deno.json" with { type: "json" };
 import { generated } from "../scripts/generate.ts";
 import { releaseNotes } from "../scripts/release_notes.ts";
-import { COMMANDS, parseCommandLine } from "../src/cli/args.ts";
+import { parseCommandLine } from "../src/cli/args.ts";
+import { COMMANDS, dashed } from "../src/cli/flags.ts";
+import { IDLE_TIMEOUT_SECONDS } from "../src/serve/server.ts";
 
 const files = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
 for (const { name } of Deno.readDirSync("docs")) {
@@ -77,10 +79,14 @@ Deno.test("every flag is in the reference, and the generated files are up to dat
   }
   const reference = texts.get("docs/commands.md")!;
   for (const { flags } of Object.values(COMMANDS)) {
-    for (const { name } of flags) {
-      assert(reference.includes(`  -${name}`) || reference.includes(`--${name}`));
-    }
+    for (const { name } of flags) assert(reference.includes(`  ${dashed(name)}`));
   }
+});
+
+// The command line does not import the server for a number: that would slow each start.
+Deno.test("the help names the library's defaults", () => {
+  const { help } = COMMANDS.serve.flags.find(({ name }) => name === "idle-timeout")!;
+  assert(help.endsWith(`(default: ${IDLE_TIMEOUT_SECONDS})`), help);
 });
 
 Deno.test("the messages that are explained are the program's", () => {
@@ -119,9 +125,7 @@ async function offered(shell: string, script: string): Promise<string[] | null> 
 }
 
 for (const command of ["serve", "sync"] as const) {
-  const all = COMMANDS[command].flags.map(({ name }) =>
-    name.length === 1 ? `-${name}` : `--${name}`
-  );
+  const all = COMMANDS[command].flags.map(({ name }) => dashed(name));
 
   Deno.test(`completions of tsync ${command}: bash offers the flags that exist`, async () => {
     const after = (...words: string[]) =>

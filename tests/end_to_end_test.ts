@@ -402,7 +402,7 @@ function testProgram(program: Program): void {
     [["serve", "--http-host", "a.example"], "--http-host needs --http"],
     [
       ["serve", "--http", "0", "--http-host", "a", "--http-host", "http://b/"],
-      '--http-host must be the name of a host: current value is "http://b/"',
+      '--http-host must be a host name: current value is "http://b/"',
     ],
   ];
   for (const [args, sentence] of usage) {

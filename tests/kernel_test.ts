@@ -257,10 +257,10 @@ test("with TLS it cannot be had, and who asks for it is told", async (program) =
   const tls = ["--tls-cert", `${folder}/server.pem`, "--tls-key", `${folder}/server.key`];
   const serving = await run(program, "serve", "--timestamps", "kernel", ...tls);
   assertEquals(serving.code, 2);
-  assertStringIncludes(serving.stderr, "--timestamps kernel cannot be had with TLS");
+  assertStringIncludes(serving.stderr, "cannot use --timestamps kernel with TLS");
   const only = await run(program, "sync", "--timestamps", "kernel", "tls://127.0.0.1");
   assertEquals(only.code, 2);
-  assertStringIncludes(only.stderr, "--timestamps kernel cannot be had with TLS");
+  assertStringIncludes(only.stderr, "cannot use --timestamps kernel with TLS");
   // Beside others it is asked all the same, and it is said who stamps.
   await using plain = await ServeProcess.start(program);
   const secure = await ServeProcess.start(program, [

@@ -155,7 +155,7 @@ describe("a poll", () => {
     assertEquals(
       timeless(describeUpdate({ ...update, news: "step" })),
       "TIME  +1.28 ms ± 645 µs  +12.346 ppm ± 0.041 ppm  synchronised  " +
-        "the servers' clock was set, or slewed  next in 8.00 s",
+        "the servers' clock was set or slewed  next in 8.00 s",
     );
     assertEquals(
       timeless(describeUpdate({ ...lost, frequency: null, frequencyBound: null })),

@@ -222,7 +222,9 @@ Deno.test("sync --set warns if something keeps the clock already", async () => {
   for (const [env, expected] of [[{ DISCIPLINED: "1" }, 1], [{}, 0]] as const) {
     const args = commandLine(setProgram, ["sync", "--set", server.address]);
     const { stderr } = await new Deno.Command(executable, { args, env }).output();
-    const warnings = new TextDecoder().decode(stderr).match(/warning: something keeps the system/g);
+    const warnings = new TextDecoder().decode(stderr).match(
+      /warning: something else keeps the system/g,
+    );
     assertEquals(warnings?.length ?? 0, expected);
   }
 });
@@ -260,7 +262,7 @@ const lines = (text: string) => text.trim().split("\n");
 
 Deno.test("sync --set corrects once, and says so", async () => {
   const rows: [number, string[], string[]][] = [
-    [37.5, [], ["step 37.50", "tsync: the system clock was set, by +37.5 s"]],
+    [37.5, [], ["step 37.50", "tsync: the system clock was stepped by +37.5 s"]],
     [0.05, [], ["slew 0.05", "tsync: the system clock is slewed by +50.0 ms"]],
     [-0.05, ["--step-threshold", "0.01", "--quiet"], ["step -0.05"]],
     [0, ["--json"], ["tsync: the system clock is left alone: no difference can be seen"]],
@@ -312,16 +314,16 @@ Deno.test("sync --set --watch keeps the clock, and refuses a late great step", a
       const { value, done } = await events.next();
       if (done) throw new Error(`it ended before ${pattern}`);
       if (pattern.test(value)) return;
-      assert(/slew|was set|left alone|step/.test(value), value);
+      assert(/slew|left alone|step/.test(value), value);
     }
   };
   await until(/^slew 0\.05$/);
   await until(/^slew 0\.05$/);
   offset = 500n;
   await until(/^step 0\.50$/);
-  await until(/^tsync: the system clock was set, by \+(500|499\.9\d*|499) ms$/);
+  await until(/^tsync: the system clock was stepped by \+(500|499\.9\d*|499) ms$/);
   offset = 5_000_000n;
-  await until(/^tsync: the system clock is left alone: \+(5000|4999\.9\d*) s is too much/);
+  await until(/^tsync: the system clock is left alone: .* \+(5000|4999\.9\d*) s is more than/);
   offset = -500n;
   await until(/^step -0\.50$/);
   child.kill("SIGINT");

@@ -29,7 +29,9 @@ import { exposition, histogram } from "../src/serve/status/metrics.ts";
 import { Site } from "../src/serve/status/site.ts";
 import { type Client, connect } from "./attackers.ts";
 import { type Host, World } from "./simulation/world.ts";
-import * as page from "../src/serve/status/page.js";
+import { SCRIPT } from "../src/serve/status/page.ts";
+import { shown, verdict } from "../src/serve/status/page/format.js";
+import { intersect as intersectOfPage } from "../src/serve/status/page/measure.js";
 
 const seed = Number(Deno.env.get("FUZZ_SEED") ?? Date.now() % 2 ** 31);
 console.log(`status: seed ${seed}`);
@@ -182,6 +184,13 @@ Deno.test("HeadReader.read() refuses a head that is too long, and no other", asy
 });
 
 describe("the page", () => {
+  it("has one script, which needs nothing but a browser", async () => {
+    assert(!/^\s*(\/[/*]|\*)|^(im|ex)port /m.test(SCRIPT));
+    const module = import(`data:text/javascript,${encodeURIComponent(SCRIPT)}`);
+    // It runs as far as it can here.
+    await assertRejects(() => module, ReferenceError, "document is not defined");
+  });
+
   it("intersects as the client does", () => {
     const ms = fc.double({ min: -50, max: 50, noNaN: true });
     const wait = fc.double({ min: 0, max: 20, noNaN: true });
@@ -199,7 +208,7 @@ describe("the page", () => {
           ns(at),
           100e-6,
         );
-        const ours = page.intersect(made, at, 0.1);
+        const ours = intersectOfPage(made, at, 0.1);
         if (theirs === null || ours === null) {
           // Where one of them is empty, the other is so within rounding.
           const width = theirs === null ? ours : theirs && {
@@ -230,7 +239,7 @@ describe("the page", () => {
     ] as const
   ) {
     it(`says of ${offset} ms ± ${error} ms: ${expected}`, () => {
-      assertEquals(page.verdict(offset, error).replaceAll("\u00a0", " "), expected);
+      assertEquals(verdict(offset, error).replaceAll("\u00a0", " "), expected);
     });
   }
 
@@ -252,7 +261,7 @@ describe("the page", () => {
       );
     fc.assert(
       fc.property(magnitude(-3, 11), magnitude(-2, 5), fc.boolean(), (size, error, fast) => {
-        const { sign, size: text, bound } = page.shown(fast ? -size : size, error);
+        const { sign, size: text, bound } = shown(fast ? -size : size, error);
         const said = milliseconds(text);
         assert(said === 0 || sign === (fast ? "−" : "+"));
         const most = milliseconds(bound.replaceAll("±\u00a0", ""));

@@ -258,7 +258,7 @@ Deno.test("in a real terminal Ctrl-Z gives it back even without libc", async () 
   await terminal.type(`${watch}; echo "it ended: $?"`);
   await terminal.until(drawn);
   await terminal.press("C-z");
-  await terminal.said("goes on with a line a poll");
+  await terminal.said("printing a line per poll instead");
   assert(givenBack(await terminal.look()));
   await terminal.said("  synchronised  next in ");
   await terminal.press("C-c");

@@ -1,236 +1,53 @@
 /**
- * Flags: one table per command, from which both the parser and the help come.
+ * Reads the command line.
  *
  * @module
  */
 
 import { parseArgs } from "@std/cli/parse-args";
-import config from "../../deno.json" with { type: "json" };
 import type { ServeOptions, WatchOptions } from "../mod.ts";
-import {
-  DEFAULT_PORT,
-  hostOf,
-  NTP_PORT,
-  parseListenAddress,
-  type SocketAddress,
-} from "../net/address.ts";
+import { hostOf, NTP_PORT, parseListenAddress, type SocketAddress } from "../net/address.ts";
 import type { Timestamps } from "../net/network.ts";
 import { parsePrefix } from "../serve/admission.ts";
-import { PANIC_THRESHOLD_SECONDS as PANIC_THRESHOLD } from "../sync/correction.ts";
+import { PANIC_THRESHOLD_SECONDS } from "../sync/correction.ts";
+import { type CommandName, COMMANDS, dashed } from "./flags.ts";
 
-/** The version of this program. */
-export const VERSION: string = config.version;
-
-/** Exit statuses. */
-export const EXIT = {
-  ok: 0,
-  failure: 1,
-  usage: 2,
-  offsetTooLarge: 3,
-  interrupted: 130,
-} as const;
-
-/** The command line makes no sense. The message is a sentence about what is wrong with it. */
+/** The command line is wrong. The message says how. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
 
-  /** @param command The command whose help would have said so, if it is known. */
+  /** @param command The command whose help explains it, if it is known. */
   constructor(message: string, readonly command?: CommandName) {
     super(message);
   }
 }
 
-/** What can be asked of the program. */
-export type CommandName = "serve" | "sync";
-
-/** A flag of a command. */
-export interface Flag {
-  /** Without dashes; a name of one character has one dash, others have two. */
-  readonly name: string;
-  /** What stands for its value in the help. A flag without one is on or off. */
-  readonly value?: string;
-  /** May be given several times. */
-  readonly repeatable?: true;
-  readonly help: string;
-}
-
-/** What the help of a command says. */
-export interface Command {
-  readonly synopsis: string;
-  readonly about: string;
-  readonly flags: readonly Flag[];
-  readonly epilogue: string;
-}
-
-const TIMESTAMPS: readonly Timestamps[] = ["auto", "kernel", "user"];
-
-const HELP: Flag = { name: "help", help: "show this help" };
-
-/** All commands and their flags. */
-export const COMMANDS: Readonly<Record<CommandName, Command>> = {
-  serve: {
-    synopsis: "tsync serve [options]",
-    about: "Answer time requests until SIGINT or SIGTERM.",
-    flags: [
-      {
-        name: "host",
-        value: "ADDR",
-        repeatable: true,
-        help: "address to listen on, repeatable (default: all, IPv4 and IPv6)",
-      },
-      { name: "port", value: "N", help: `TCP port, 0 picks one (default: ${DEFAULT_PORT})` },
-      { name: "udp", help: "answer NTP clients over UDP too" },
-      {
-        name: "udp-port",
-        value: "N",
-        help: `the port for that, implies --udp (default: ${NTP_PORT})`,
-      },
-      {
-        name: "tls-cert",
-        value: "FILE",
-        help: "answer over TLS only: the certificate and its chain, PEM; SIGHUP reads it again",
-      },
-      { name: "tls-key", value: "FILE", help: "the certificate's private key, PEM" },
-      {
-        name: "stratum",
-        value: "N",
-        help: "stratum to announce, 1 to 15 (default: by the kernel's own state)",
-      },
-      {
-        name: "allow",
-        value: "CIDR",
-        repeatable: true,
-        help: "answer these addresses and no others, repeatable",
-      },
-      {
-        name: "deny",
-        value: "CIDR",
-        repeatable: true,
-        help: "do not answer these; the longest matching prefix decides",
-      },
-      { name: "max-clients", value: "N", help: "open connections (default: 10000)" },
-      {
-        name: "max-clients-per-address",
-        value: "N",
-        help: "open connections from one address, of IPv6 from one /64 (default: 1000)",
-      },
-      {
-        name: "rate",
-        value: "N",
-        help:
-          "requests a second from one address (/64), by TCP and by UDP, 0: no limit (default: 1000)",
-      },
-      {
-        name: "idle-timeout",
-        value: "S",
-        help: "seconds until a silent connection is closed (default: 300)",
-      },
-      {
-        name: "timestamps",
-        value: "WHO",
-        help:
-          "who says when requests come: auto, kernel (Linux, not with TLS) or user (default: auto)",
-      },
-      {
-        name: "http",
-        value: "[ADDR:]PORT",
-        help: "serve a status page, /metrics and /healthz (default: off; ADDR: 127.0.0.1)",
-      },
-      {
-        name: "http-host",
-        value: "NAME",
-        repeatable: true,
-        help: "name to answer HTTP by, beside addresses and localhost, repeatable",
-      },
-      { name: "log", value: "FORMAT", help: "log lines on stderr: json or text (default: text)" },
-      HELP,
-    ],
-    epilogue: "Exit status: 0 stopped by a signal; 1 could not start or go on; 2 usage.",
-  },
-  sync: {
-    synopsis: "tsync sync [SERVER]... [options]",
-    about: "Measure how far the local clock is from the servers'.\n" +
-      "SERVER is host, host:port or [IPv6]:port, alone or after tcp:// or tls:// " +
-      `(port ${DEFAULT_PORT}),\nor ntp:// (NTP over UDP, port ${NTP_PORT}). Default: localhost.`,
-    flags: [
-      {
-        name: "samples",
-        value: "N",
-        help: "exchanges per server (default: 16; ntp:// 4, 2 s apart)",
-      },
-      {
-        name: "timeout",
-        value: "S",
-        help: "seconds for a server; what it has answered by then counts (default: 5)",
-      },
-      { name: "json", help: "print one JSON object a fix" },
-      { name: "watch", help: "keep a synchronised clock running, and show it, until interrupted" },
-      {
-        name: "interval",
-        value: "S",
-        help: "seconds between two polls of --watch (default: 1 to 64, as needed)",
-      },
-      {
-        name: "set",
-        help: "correct the system clock, which takes a privilege; with --watch keep it",
-      },
-      {
-        name: "step-threshold",
-        value: "S",
-        help: "seconds beyond which it is set at once, within slewed (default: 0.128)",
-      },
-      {
-        name: "max-offset",
-        value: "S",
-        help: "exit 3 unless |offset| + error bound is at most S seconds",
-      },
-      {
-        name: "timestamps",
-        value: "WHO",
-        help:
-          "who says when replies come: auto, kernel (Linux, not with TLS) or user (default: auto)",
-      },
-      {
-        name: "ca",
-        value: "FILE",
-        help: "who may sign a tls:// server's certificate, PEM (default: the system's authorities)",
-      },
-      { name: "4", help: "use IPv4 only" },
-      { name: "6", help: "use IPv6 only" },
-      { name: "quiet", help: "print errors only (and what --json asks for)" },
-      HELP,
-    ],
-    epilogue: "Exit status: 0 a fix was made; 1 no fix; 2 usage; 3 --max-offset not met;\n" +
-      "130 interrupted before a fix.",
-  },
-};
-
-/** What `tsync serve` was told. */
+/** A command line of `tsync serve`. */
 export interface ServeArguments {
   readonly command: "serve";
   readonly options: ServeOptions;
   readonly log: "json" | "text";
-  /** Files with the certificate and its key. */
+  /** Paths of the certificate and its key. */
   readonly tls: { readonly cert: string; readonly key: string } | undefined;
 }
 
-/** What `tsync sync` was told. */
+/** A command line of `tsync sync`. */
 export interface SyncArguments {
   readonly command: "sync";
   readonly options: WatchOptions & { readonly servers: readonly string[] };
   readonly json: boolean;
-  /** Is time to be kept? */
+  /** Keep time until interrupted? */
   readonly watch: boolean;
-  /** Is the system clock to be corrected, and beyond how many seconds at once? */
+  /** How to correct the system clock, with the threshold in seconds; `null`: leave it alone. */
   readonly set: { readonly stepThreshold: number | undefined } | null;
-  /** Seconds. */
+  /** The most that the clock may be off, in seconds. */
   readonly maxOffset: number | undefined;
-  /** File with the authorities for TLS. */
+  /** Path of the authorities for TLS. */
   readonly ca: string | undefined;
   readonly quiet: boolean;
 }
 
-/** What to do. */
+/** A command line. */
 export type Arguments =
   | ServeArguments
   | SyncArguments
@@ -240,15 +57,15 @@ export type Arguments =
 /**
  * Reads a command line.
  *
- * @throws {UsageError} if it makes no sense.
+ * @throws {UsageError} if it is wrong.
  */
 export function parseCommandLine(args: readonly string[]): Arguments {
   const [first, ...rest] = args;
   switch (first) {
     case "serve":
-      return parseServe(new Flags("serve", rest));
+      return parseServe(new FlagValues("serve", rest));
     case "sync":
-      return parseSync(new Flags("sync", rest));
+      return parseSync(new FlagValues("sync", rest));
     case "--help":
     case "--version":
       if (rest.length > 0) throw new UsageError(`unexpected argument "${rest[0]}" after ${first}`);
@@ -264,7 +81,7 @@ export function parseCommandLine(args: readonly string[]): Arguments {
   }
 }
 
-function parseServe(flags: Flags): Arguments {
+function parseServe(flags: FlagValues): Arguments {
   if (flags.isOn("help")) return { command: "help", about: "serve" };
   const [superfluous] = flags.positionals;
   if (superfluous !== undefined) {
@@ -281,7 +98,7 @@ function parseServe(flags: Flags): Arguments {
   const udpPort = flags.integer("udp-port", 0, 65535) ?? (flags.isOn("udp") ? NTP_PORT : undefined);
   if (timestamps === "kernel" && cert !== undefined && udpPort === undefined) {
     throw new UsageError(
-      "--timestamps kernel cannot be had with TLS, whose messages the kernel does not see: " +
+      "cannot use --timestamps kernel with TLS, whose messages the kernel does not see: " +
         "leave out one of the two",
       "serve",
     );
@@ -311,7 +128,7 @@ function parseServe(flags: Flags): Arguments {
   };
 }
 
-function parseSync(flags: Flags): Arguments {
+function parseSync(flags: FlagValues): Arguments {
   if (flags.isOn("help")) return { command: "help", about: "sync" };
   const both = flags.isOn("4") && flags.isOn("6");
   for (const [name, needed] of [["interval", "watch"], ["step-threshold", "set"]] as const) {
@@ -319,8 +136,8 @@ function parseSync(flags: Flags): Arguments {
     throw new UsageError(`--${name} needs --${needed}`, "sync");
   }
   const stepThreshold = flags.seconds("step-threshold", true);
-  if (stepThreshold !== undefined && stepThreshold > PANIC_THRESHOLD) {
-    throw flags.bad("step-threshold", `at most ${PANIC_THRESHOLD} seconds`);
+  if (stepThreshold !== undefined && stepThreshold > PANIC_THRESHOLD_SECONDS) {
+    throw flags.bad("step-threshold", `at most ${PANIC_THRESHOLD_SECONDS} seconds`);
   }
   return {
     command: "sync",
@@ -341,8 +158,10 @@ function parseSync(flags: Flags): Arguments {
   };
 }
 
-/** A command's flags and arguments as texts, checked against its table. */
-class Flags {
+const TIMESTAMPS: readonly Timestamps[] = ["auto", "kernel", "user"];
+
+/** A command's flags and arguments, checked against its table and read one by one. */
+class FlagValues {
   readonly positionals: readonly string[];
   readonly #command: CommandName;
   readonly #values = new Map<string, readonly string[]>();
@@ -414,7 +233,7 @@ class Flags {
     return found;
   }
 
-  /** An address with a port, or a port of the loopback address. */
+  /** An address with a port, or a port on the loopback address. */
   address(name: string): SocketAddress | undefined {
     const text = this.text(name);
     if (text === undefined) return undefined;
@@ -428,7 +247,7 @@ class Flags {
   hosts(name: string): readonly string[] {
     const texts = this.texts(name);
     const wrong = texts.find((text) => hostOf(text) === null);
-    if (wrong !== undefined) throw this.bad(name, "the name of a host", wrong);
+    if (wrong !== undefined) throw this.bad(name, "a host name", wrong);
     return texts;
   }
 
@@ -451,8 +270,8 @@ class Flags {
 }
 
 /**
- * Refuses flags that are not in the table, and writes the others such that
- * `parseArgs` does not take `--json true` for `--json=true`.
+ * Refuses flags that are not in the table, and rewrites the others so that `parseArgs` does not take
+ * `--json true` for `--json=true`.
  */
 function plain(args: readonly string[], command: CommandName): string[] {
   const { flags } = COMMANDS[command];
@@ -476,27 +295,4 @@ function plain(args: readonly string[], command: CommandName): string[] {
     throw new UsageError(`${written} takes no value`, command);
   });
   return [...rest, ...args.slice(end)];
-}
-
-function dashed(name: string): string {
-  return name.length === 1 ? `-${name}` : `--${name}`;
-}
-
-/** The help, of one command or of all. */
-export function helpText(command: CommandName | undefined): string {
-  if (command === undefined) {
-    const lines = Object.values(COMMANDS).map(({ synopsis, about }) =>
-      `  ${synopsis.padEnd(34)}${about.split("\n")[0]!}`
-    );
-    return `tsync ${VERSION}: make two machines agree on the time\n\n` +
-      `Usage:\n${lines.join("\n")}\n  tsync --help | --version\n\n` +
-      "`tsync serve --help` and `tsync sync --help` list the options.";
-  }
-  const { synopsis, about, flags, epilogue } = COMMANDS[command];
-  const width = 5 +
-    Math.max(...flags.map(({ name, value = "" }) => `${dashed(name)} ${value}`.length));
-  const rows = flags.map(({ name, value = "", help }) => {
-    return `  ${`${dashed(name)} ${value}`.padEnd(width)}${help}`;
-  });
-  return `Usage: ${synopsis}\n\n${about}\n\nOptions:\n${rows.join("\n")}\n\n${epilogue}`;
 }

@@ -1,20 +1,20 @@
 /**
- * Files that a command names: the only ones that are ever read.
+ * The files that the command line names: no others are ever read.
  *
  * @module
  */
 
 import { errorText } from "../net/errors.ts";
 
-/** Gives up the permission to read files that a compiled program has, unless some are needed. */
+/** Gives up the permission to read files, unless some are needed. */
 export function mayReadFiles(needed: boolean): void {
   if (!needed) Deno.permissions.revokeSync({ name: "read" });
 }
 
 /**
- * Reads a text.
+ * Reads a text file.
  *
- * @param flag What named the file, for the error.
+ * @param flag The flag that named it, for the error.
  * @throws {Error} a sentence, if it cannot be read.
  */
 export function readFile(flag: string, path: string): string {

@@ -1,27 +1,27 @@
 /**
- * What the library says of an option, said of its flag.
+ * Where the library's errors speak of an option, the command line names the flag.
  *
  * @module
  */
 
 import { OptionError, type OptionName } from "../net/errors.ts";
 
-/** How a sentence about an option goes on. */
+/** The end of a sentence about an option. */
 const HINTS: Readonly<Record<OptionName, string>> = {
   port: ", or choose another with --port",
   udpPort: ", or choose another with --udp-port",
   http: ", or choose another with --http",
-  timestamps: "; do without --timestamps kernel",
+  timestamps: "; leave out --timestamps kernel",
   ca: "; name its authority's with --ca",
 };
 
-/** An error's sentence, with the flag that would avert it. */
+/** An error's sentence, with the flag that would avert it, if there is one. */
 export function sentenceOf(error: unknown): string {
   if (error instanceof OptionError) return withHint(error.message, error.option);
   return error instanceof Error ? error.message : String(error);
 }
 
-/** A sentence, with the flag of an option if there is one. */
+/** A sentence, with the hint for an option, if it is about one. */
 export function withHint(sentence: string, option: OptionName | null): string {
   return sentence + (option === null ? "" : HINTS[option]);
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { bold, dim, green, yellow } from "@std/fmt/colors";
+import { bold, dim, green, stripAnsiCode, yellow } from "@std/fmt/colors";
 import type { State, SyncedTime, Update } from "../mod.ts";
 import {
   describeFailure,
@@ -15,16 +15,17 @@ import {
   formatOffset,
   NEWS,
   serverLine,
+  sparkline,
   verdict,
 } from "./report.ts";
 
-/** What is shown. */
+/** What the panel shows. */
 export interface PanelState {
   /** The last poll; `null` before the first. */
   readonly update: Update | null;
-  /** What was done with the system clock, in words. */
+  /** What was done to the system clock, in words. */
   readonly note: string | null;
-  /** What the kept clock shows now; `null` if it is not valid. */
+  /** The kept clock's time now; `null` if it is not valid. */
   readonly now: SyncedTime | null;
   /** Seconds until the next poll. */
   readonly left: number;
@@ -35,19 +36,22 @@ export interface PanelState {
 /** Columns of the labels. */
 const LABEL = 13;
 
+/** The most polls that the history shows. */
+export const MAX_HISTORY = 64;
+
 const COLORS: Readonly<Record<State, (text: string) => string>> = {
   synchronising: yellow,
   synchronised: green,
   holdover: yellow,
 };
 
-/** The panel's lines, none wider than so many columns. */
+/** The panel's lines, none wider than `columns`. */
 export function panel({ update, note, now, left, history }: PanelState, columns: number): string[] {
   const rows: [string, string, ((text: string) => string)?][] = [];
   const state = update?.state ?? "synchronising";
   rows.push(["state", state, COLORS[state]]);
   for (const server of update?.fix.servers ?? []) {
-    rows.push(["server", server.error ?? plain(serverLine(server))]);
+    rows.push(["server", server.error ?? stripAnsiCode(serverLine(server))]);
   }
   if (now === null) rows.push(["server time", "not known"]);
   else {
@@ -71,9 +75,13 @@ export function panel({ update, note, now, left, history }: PanelState, columns:
   if (note !== null) rows.push(["system clock", note.replace(/^the system clock /, "")]);
   const space = columns - LABEL;
   if (history.length > 1 && space >= 8) {
-    const shown = history.slice(-Math.min(space, HISTORY));
+    const shown = history.slice(-Math.min(space, MAX_HISTORY));
     const [least, most] = [Math.min(...shown), Math.max(...shown)];
-    rows.push(["history", line(shown)]);
+    const range = most - least;
+    const heights = shown.map((each) =>
+      range === 0 ? 0.5 : Math.max((each - least) / range, 1 / 8)
+    );
+    rows.push(["history", sparkline(heights)]);
     rows.push(["", `${formatSigned(least)} to ${formatSigned(most)}, ${shown.length} polls`, dim]);
   }
   if (update !== null) rows.push(["next poll", `in ${Math.max(0, Math.ceil(left))} s`]);
@@ -83,32 +91,12 @@ export function panel({ update, note, now, left, history }: PanelState, columns:
   });
 }
 
-/** What is cut off is seen to be. */
+/** Cuts a text off, with an ellipsis, where it does not fit. */
 function fitted(text: string, space: number): string {
   if (text.length <= space) return text;
   return space < 1 ? "" : `${text.slice(0, space - 1)}…`;
 }
 
-/** Polls that are drawn at most. */
-const HISTORY = 64;
-
-const BARS = "▁▂▃▄▅▆▇█";
-
-/** Numbers over time, as bars between the least and the greatest. */
-function line(numbers: readonly number[]): string {
-  const least = Math.min(...numbers);
-  const range = Math.max(...numbers) - least;
-  return numbers.map((number) =>
-    BARS[range === 0 ? 3 : Math.min(7, Math.floor((number - least) / range * 8))]!
-  ).join("");
-}
-
 function formatSigned(seconds: number): string {
   return `${seconds < 0 ? "-" : "+"}${formatDuration(Math.abs(seconds))}`;
-}
-
-/** Without colours. */
-function plain(text: string): string {
-  // deno-lint-ignore no-control-regex
-  return text.replaceAll(/\x1b\[[0-9;]*m/g, "");
 }

@@ -1,13 +1,13 @@
 /**
- * Every word and number that a person is shown of a fix. Pure: text out of
- * values.
+ * How a fix is shown to people and to programs. Pure: text out of values.
  *
  * @module
  */
 
 import { bold, dim, green, red, yellow } from "@std/fmt/colors";
-import { nanoseconds, SECOND } from "../ntp/timestamp.ts";
 import type { Correction, Fix, ServerFigures, ServerReport, Update } from "../mod.ts";
+import { nanoseconds, SECOND } from "../ntp/timestamp.ts";
+import { PANIC_THRESHOLD } from "../sync/correction.ts";
 
 const UNITS = [
   { name: "s", size: 1 },
@@ -23,7 +23,7 @@ function unitFor(seconds: number): Unit {
   return UNITS.find(({ size }) => Math.abs(seconds) >= size) ?? UNITS[3];
 }
 
-/** How many decimals show so many significant digits of `seconds` in `unit`. None finer than a nanosecond. */
+/** The decimals that show `digits` significant digits in `unit`, but nothing finer than a nanosecond. */
 function decimalsFor(seconds: number, unit: Unit, digits: number): number {
   if (seconds === 0) return 0;
   const magnitude = Math.floor(Math.log10(Math.abs(seconds) / unit.size));
@@ -31,7 +31,7 @@ function decimalsFor(seconds: number, unit: Unit, digits: number): number {
   return Math.min(Math.max(digits - 1 - magnitude, 0), finest);
 }
 
-/** `41.2 ms`: a duration with three significant digits, none finer than a nanosecond. */
+/** `41.2 ms`: a duration with three significant digits, but nothing finer than a nanosecond. */
 export function formatDuration(seconds: number): string {
   return rounded(seconds, 3, Math.round);
 }
@@ -42,9 +42,8 @@ export function formatBound(seconds: number): string {
 }
 
 /**
- * `+1.28 ms ± 645 µs`, `+37.499996 s ± 25 µs`: an offset with only the digits
- * that its bound leaves it. The bound has two digits or three and is rounded up, by
- * what rounding the offset loses too: what is shown holds.
+ * `+1.28 ms ± 645 µs`, `+37.499996 s ± 25 µs`: an offset with only the digits that its bound leaves
+ * it. The bound includes what rounding the offset loses, and is rounded up: what is shown holds.
  */
 export function formatOffset(offset: number, bound: number): string {
   const unit = unitFor(Math.max(Math.abs(offset), bound));
@@ -54,7 +53,7 @@ export function formatOffset(offset: number, bound: number): string {
   return `${signed(shown)} ${unit.name} ${formatBound(bound + lost)}`;
 }
 
-/** A number's decimals, with a sign always, and nothing's is `+`. */
+/** Always with a sign: zero's is `+`. */
 function signed(shown: string): string {
   const sign = shown.startsWith("-") && Number(shown) !== 0 ? "-" : "+";
   return sign + shown.replace("-", "");
@@ -64,12 +63,12 @@ function rounded(seconds: number, digits: number, round: (value: number) => numb
   const unit = unitFor(seconds);
   const decimals = decimalsFor(seconds, unit, digits);
   const scale = 10 ** decimals;
-  // A double's last bits are not worth a digit.
+  // Without a double's last bits, which would round up a digit too far.
   const value = round(Number((seconds / unit.size * scale).toPrecision(12))) / scale;
   return `${value.toFixed(decimals)} ${unit.name}`;
 }
 
-/** `+12.35 ppm ± 0.04 ppm`: a frequency with only the digits that its bound leaves it. Both are fractions. */
+/** `+12.35 ppm ± 0.04 ppm`: a frequency, given as a fraction, with the digits that its bound leaves. */
 export function formatFrequency(frequency: number, bound: number): string {
   const ppm = { frequency: frequency * 1e6, bound: bound * 1e6 };
   const digits = ppm.bound > 0 ? Math.ceil(1 - Math.log10(ppm.bound)) : 3;
@@ -77,12 +76,12 @@ export function formatFrequency(frequency: number, bound: number): string {
   const scale = 10 ** decimals;
   const shown = ppm.frequency.toFixed(decimals);
   const lost = Math.abs(Number(shown) - ppm.frequency);
-  // A double's last bits are not worth a digit.
+  // Without a double's last bits, which would round up a digit too far.
   const most = Math.ceil(Number(((ppm.bound + lost) * scale).toPrecision(12))) / scale;
   return `${signed(shown)} ppm ± ${most.toFixed(decimals)} ppm`;
 }
 
-/** A poll for people, in one line. */
+/** A poll for people: one line. */
 export function describeUpdate({ fix, state, news, frequency, frequencyBound, interval }: Update) {
   const parts = [
     formatInstant(fix.localTime),
@@ -95,25 +94,25 @@ export function describeUpdate({ fix, state, news, frequency, frequencyBound, in
   return parts.filter((part) => part !== "").join("  ");
 }
 
-/** What a poll brings that is new, in words. */
+/** The news of a poll, in words. */
 export const NEWS: Readonly<Record<Update["news"], string>> = {
   first: "",
   agrees: "",
   lost: "",
   frequency: "the frequency has changed",
-  step: "the servers' clock was set, or slewed",
+  step: "the servers' clock was set or slewed",
   minority: "too few of the servers agree to be believed",
   disturbed: "the local clock was set, or the machine slept",
 };
 
-/** Which clock is slow, in words. */
+/** Whether the local clock is slow or fast, in words. */
 export function verdict(offset: number, bound: number): string {
   if (Math.abs(offset) <= bound) return "no difference can be seen";
   const by = formatDuration(Math.abs(offset));
   return offset > 0 ? `the local clock is slow by ${by}` : `the local clock is fast by ${by}`;
 }
 
-/** `2026-11-22 10:15:03.123456 +01:00`: an instant as clocks here show it, to the microsecond. */
+/** `2026-11-22 10:15:03.123456 +01:00`: an instant in the local time zone, to the microsecond. */
 export function formatInstant(instant: bigint): string {
   const { date, fraction } = split(instant);
   const minutes = -date.getTimezoneOffset();
@@ -133,7 +132,7 @@ export function formatTimestamp(instant: bigint): string {
   return `${date.toISOString().slice(0, 19)}.${fraction}Z`;
 }
 
-/** Whole seconds, and nine digits of what is beyond; before 1970 too. */
+/** Whole seconds, rounded down, and the nine digits of the fraction; before 1970 too. */
 function split(instant: bigint): { date: Date; fraction: string } {
   const fraction = (instant % SECOND + SECOND) % SECOND;
   const date = new Date(Number((instant - fraction) / SECOND) * 1000);
@@ -141,6 +140,11 @@ function split(instant: bigint): { date: Date; fraction: string } {
 }
 
 const BARS = " ▁▂▃▄▅▆▇█";
+
+/** Heights from 0, which is blank, to 1, as bars. */
+export function sparkline(heights: readonly number[]): string {
+  return heights.map((height) => BARS[Math.ceil(height * 8)]!).join("");
+}
 
 /** How numbers are spread from the least to the greatest, as bars. */
 export function histogram(numbers: readonly number[], width = 12): string {
@@ -152,7 +156,7 @@ export function histogram(numbers: readonly number[], width = 12): string {
     counts[Math.min(bin, width - 1)]!++;
   }
   const most = Math.max(...counts);
-  return counts.map((count) => BARS[Math.ceil(count / most * 8)]!).join("");
+  return sparkline(counts.map((count) => count / most));
 }
 
 /** A fix for people: a few aligned lines. */
@@ -186,7 +190,7 @@ export function serverLine({ name, address, transport, sameAs, figures }: Server
   return `${bold(name)}  ${transport} ${address ?? ""}${source}${same}`.trimEnd();
 }
 
-/** Warnings of servers that are named twice, a sentence each. */
+/** A warning for each server that was named twice. */
 export function describeDuplicates({ servers }: Fix): string[] {
   return servers.filter(({ sameAs }) => sameAs !== null).map(({ name, sameAs, address }) =>
     `warning: ${name} is the same server as ${sameAs} (${address}): together they have one vote`
@@ -219,7 +223,7 @@ function tableRows(server: ServerReport): [string, string][] {
   ];
 }
 
-/** Why there is no fix, a sentence a line. */
+/** Why there is no fix: sentences. */
 export function describeFailure(fix: Fix): string[] {
   const failures = fix.servers.flatMap(({ error }) => error === null ? [] : [error]);
   const opinions = fix.servers.filter(({ figures }) => figures !== null);
@@ -230,7 +234,7 @@ export function describeFailure(fix: Fix): string[] {
   return [...failures, `no majority of the servers agrees: ${said.join("; ")}`];
 }
 
-/** What was done with the system clock, and whether somebody should worry. */
+/** What was done to the system clock, or why nothing was. */
 export function describeCorrection({ action, offset }: Correction): string {
   const by = `${offset < 0 ? "-" : "+"}${formatDuration(Math.abs(offset))}`;
   switch (action) {
@@ -239,26 +243,26 @@ export function describeCorrection({ action, offset }: Correction): string {
     case "slew":
       return `the system clock is slewed by ${by}`;
     case "step":
-      return `the system clock was set, by ${by}`;
+      return `the system clock was stepped by ${by}`;
     case "doubted":
       return `the system clock is left alone: too few of the servers that were asked agree that it ` +
-        `is off by ${by}; it is set when most of them do`;
+        `is off by ${by}; most of them must`;
     case "refused":
-      return `the system clock is left alone: ${by} is too much to be believed in a clock that was ` +
-        "right before (more than 1000 s); run without --watch to set it";
+      return `the system clock is left alone: it was right before, and ${by} is more than the ` +
+        `${PANIC_THRESHOLD} s that are credible; run without --watch to set it`;
   }
 }
 
-/** Seconds that the system clock can be off after a fix, and after what was done about it. */
+/** The most seconds that the system clock can be off after a fix and its correction. */
 export function worstOfFix(fix: Fix, correction: Correction | null): number | null {
   if (!fix.synchronised) return null;
   return (correction?.action === "step" ? 0 : Math.abs(fix.offset!)) + fix.errorBound!;
 }
 
-/** Says so if the system clock can be off by more than `--max-offset` allows. */
+/** The complaint if the system clock can be off by more than `--max-offset` allows. */
 export function tooLarge(worst: number | null, maxOffset: number | undefined): string | null {
   if (maxOffset === undefined || worst === null || worst <= maxOffset) return null;
-  return `tsync: the local clock may be off by ${formatDuration(worst)}, which is more than the ` +
+  return `tsync: the local clock may be off by ${formatDuration(worst)}, more than the ` +
     `${formatDuration(maxOffset)} allowed by --max-offset`;
 }
 
@@ -267,7 +271,7 @@ export function fixToJson(fix: Fix): string {
   return encode(fixMembers(fix));
 }
 
-/** The same of a poll, with what is known of the frequency (ppm). */
+/** A poll for programs: the same, with the state and the frequency (ppm). */
 export function updateToJson({ fix, state, frequency, frequencyBound, interval }: Update): string {
   return encode({
     ...fixMembers(fix),

@@ -6,8 +6,9 @@
 
 import type { Certificate, Refusal, Server, ServerEvent } from "../mod.ts";
 import { serve } from "../serve/server.ts";
-import { EXIT, type ServeArguments } from "./args.ts";
+import type { ServeArguments } from "./args.ts";
 import { mayReadFiles, readFile } from "./files.ts";
+import { EXIT } from "./flags.ts";
 
 /** Serves until a signal comes. @returns The exit status. */
 export async function runServe({ log, options, tls }: ServeArguments): Promise<number> {
@@ -28,8 +29,8 @@ export async function runServe({ log, options, tls }: ServeArguments): Promise<n
       tell({ event: "renewal-failed", error: (error as Error).message });
     }
   };
-  // Service managers send it to have a program read its files again, and take its end for a clean
-  // one. A terminal sends it as it closes, which ends a server that was started there by hand.
+  // Service managers send SIGHUP to have files read again, and would take an exit for a clean one. A
+  // closing terminal sends it to end what was started there by hand.
   const hangsUp = tls === undefined && Deno.stdin.isTerminal();
   if (!hangsUp) Deno.addSignalListener("SIGHUP", renew);
   try {
@@ -46,13 +47,13 @@ export async function runServe({ log, options, tls }: ServeArguments): Promise<n
   }
 }
 
-/** Lines that may wait for somebody to read stderr. */
-const WAITING = 1000;
+/** Lines that may wait until stderr is read; later ones are lost. */
+const MAX_WAITING = 1000;
 
-/** Milliseconds that the last lines have. */
-const PATIENCE = 200;
+/** How long the last lines may take. */
+const END_TIMEOUT_MS = 200;
 
-/** Lines on stderr. Whoever does not read them does not hold up the server. */
+/** Lines on stderr. If nobody reads them, the server does not wait. */
 class Log {
   readonly #format: (event: LogEvent) => string;
   #waiting: LogEvent[] = [];
@@ -64,16 +65,16 @@ class Log {
   }
 
   write(event: LogEvent): void {
-    if (this.#waiting.length >= WAITING) this.#lost++;
+    if (this.#waiting.length >= MAX_WAITING) this.#lost++;
     else this.#waiting.push(event);
     this.#writing ??= this.#drain();
   }
 
-  /** Waits until all is written, but not for long. */
+  /** Waits until everything is written, but not for long. */
   async end(): Promise<void> {
     let timer;
-    const patience = new Promise((resolve) => timer = setTimeout(resolve, PATIENCE));
-    await Promise.race([this.#writing, patience]);
+    const timeout = new Promise((resolve) => timer = setTimeout(resolve, END_TIMEOUT_MS));
+    await Promise.race([this.#writing, timeout]);
     clearTimeout(timer);
   }
 
@@ -86,7 +87,7 @@ class Log {
       try {
         await this.#writeAll(new TextEncoder().encode(text));
       } catch {
-        // There is no place left to say so.
+        // There is nowhere left to say so.
       }
     }
     this.#writing = null;
@@ -99,7 +100,7 @@ class Log {
   }
 }
 
-/** The command's own events, beside the server's. */
+/** The command's own events, besides the server's. */
 type CommandEvent =
   | { readonly event: "renewal-failed"; readonly error: string }
   | { readonly event: "nothing-to-renew" }
@@ -107,7 +108,7 @@ type CommandEvent =
 
 type LogEvent = ServerEvent | CommandEvent;
 
-/** An event as a line for people. */
+/** An event for people: one line. */
 export function logLine(event: LogEvent): string {
   switch (event.event) {
     case "listening":
@@ -117,21 +118,21 @@ export function logLine(event: LogEvent): string {
       return `refused ${event.count} ${event.transport === "udp" ? "datagram" : "connection"}` +
         `${event.count === 1 ? "" : "s"}: ${REFUSALS[event.reason]}`;
     case "unstamped":
-      return `${event.transport}: ${event.count} ${
-        event.count === 1 ? "request was" : "requests were"
-      } stamped by this program: the kernel had not`;
+      return `${event.transport}: the kernel did not stamp ${event.count} ${
+        event.count === 1 ? "request" : "requests"
+      }; the program did`;
     case "datagrams-failed":
       return `cannot answer datagrams: ${event.error}; trying again`;
     case "accept-failed":
       return `cannot accept a connection: ${event.error}; trying again`;
     case "renewed":
-      return "shows the certificate that was read again to new connections";
+      return "certificate read again: new connections get the new one";
     case "renewal-failed":
-      return `${event.error}; goes on with the old certificate`;
+      return `${event.error}; keeping the old certificate`;
     case "nothing-to-renew":
-      return "there is nothing to read again at SIGHUP without --tls-cert; goes on";
+      return "SIGHUP ignored: without --tls-cert there is nothing to read again";
     case "lines-lost":
-      return `${event.count} lines were lost here: nobody read them`;
+      return `${event.count} log lines lost here: nobody was reading them`;
     case "stopped":
       return `stopped after ${event.replies} replies on ${event.connections} connections`;
   }
@@ -140,13 +141,14 @@ export function logLine(event: LogEvent): string {
 const REFUSALS: Readonly<Record<Refusal, string>> = {
   version: "the first byte is not that of an NTP request of version 1 to 4",
   mode: "the first byte is not that of an NTP client's request",
-  denied: "the address is not to be answered",
-  "max-clients": "there are as many connections as --max-clients allows",
-  "max-clients-per-address": "the address has as many as --max-clients-per-address allows",
+  denied: "--allow or --deny excludes the address",
+  "max-clients": "as many connections are open as --max-clients allows",
+  "max-clients-per-address":
+    "the address has as many connections as --max-clients-per-address allows",
   rate: "the address asks more often than --rate allows",
   incomplete: "it ended in the middle of a request",
-  idle: "nothing came for as long as --idle-timeout allows",
-  slow: "a message was begun and not finished within 10 s",
+  idle: "it was silent for longer than --idle-timeout allows",
+  slow: "a message was not finished within 10 s",
   tls: "the TLS handshake failed",
   reset: "the connection was reset",
 };

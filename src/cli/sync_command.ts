@@ -12,8 +12,9 @@ import { Corrector } from "../sync/correction.ts";
 import { sync } from "../sync/sync.ts";
 import { parseServerAddress } from "../net/address.ts";
 import { trustOnly } from "../net/deno/tls.ts";
-import { EXIT, type SyncArguments, UsageError } from "./args.ts";
+import { type SyncArguments, UsageError } from "./args.ts";
 import { mayReadFiles, readFile } from "./files.ts";
+import { EXIT } from "./flags.ts";
 import { isDrawable, print } from "./terminal.ts";
 import {
   describeCorrection,
@@ -25,7 +26,7 @@ import {
   worstOfFix,
 } from "./report.ts";
 
-/** The clock that `--set` sets. */
+/** The machine whose clock `--set` sets. */
 export interface Machine {
   readonly openSetter: () => ClockSetter;
   readonly state: () => ClockState | null;
@@ -39,7 +40,7 @@ const MACHINE: Machine = {
 /**
  * Takes a fix and shows it, or keeps time.
  *
- * @param machine What `--set` sets, and what keeps that already. Default: the machine's clock.
+ * @param machine Default: this machine.
  * @returns The exit status.
  */
 export async function runSync(args: SyncArguments, machine: Machine = MACHINE): Promise<number> {
@@ -53,7 +54,7 @@ export async function runSync(args: SyncArguments, machine: Machine = MACHINE): 
   const { timestamps } = args.options;
   if (timestamps === "kernel" && servers.every(({ transport }) => transport === "tls")) {
     throw new UsageError(
-      "--timestamps kernel cannot be had with TLS, whose messages the kernel does not see: " +
+      "cannot use --timestamps kernel with TLS, whose messages the kernel does not see: " +
         "name a tcp:// server, or leave it out",
       "sync",
     );
@@ -85,7 +86,7 @@ export async function runSync(args: SyncArguments, machine: Machine = MACHINE): 
   }
 }
 
-/** Settles whom to believe about a server with TLS. @returns The authorities named, as PEM text. */
+/** Settles which authorities to trust for TLS. @returns Those that `--ca` names, as PEM text. */
 function authorities(file: string | undefined, needed: boolean): string | undefined {
   if (file !== undefined && !needed) throw new UsageError("--ca needs a tls:// server", "sync");
   mayReadFiles(file !== undefined);
@@ -97,11 +98,11 @@ function authorities(file: string | undefined, needed: boolean): string | undefi
   throw new Error(`cannot use ${file} for --ca: there is no certificate in it (expected PEM)`);
 }
 
-/** Two who keep one clock pull it to and fro. */
+/** Warns if something else keeps the clock too: the two would pull it to and fro. */
 function warnOfOthers(state: ClockState | null): void {
   if (state?.synchronised !== true) return;
   console.error(
-    "tsync: warning: something keeps the system clock already (the kernel says that it is " +
+    "tsync: warning: something else keeps the system clock (the kernel says that it is " +
       "synchronised), such as chronyd, ntpd or systemd-timesyncd: stop it, or leave out --set",
   );
 }
@@ -111,7 +112,7 @@ function show(
   { json, quiet, maxOffset }: SyncArguments,
   corrector: Corrector | null,
 ): number {
-  // Before anything is said of it: that may fail, or take time.
+  // First: printing may fail, or take time.
   const correction = corrector?.correct(fix) ?? null;
   if (json) print(fixToJson(fix));
   if (!quiet) {
@@ -136,10 +137,10 @@ function show(
   return EXIT.offsetTooLarge;
 }
 
-/** Seconds after which a person wonders. */
-const PATIENCE = 0.5;
+/** How long a measurement may take before its progress is shown. */
+const PROGRESS_DELAY_SECONDS = 0.5;
 
-/** A line on stderr while a measurement takes long: redrawn in a terminal, else written once. */
+/** A line on stderr during a long measurement: redrawn in a terminal, otherwise written once. */
 class Progress {
   readonly #terminal = isDrawable(Deno.stderr);
   readonly #cancel: () => void = () => {};
@@ -147,7 +148,7 @@ class Progress {
   #shown = false;
 
   constructor(quiet: boolean) {
-    if (!quiet) this.#cancel = systemTimers.after(PATIENCE, () => this.#show());
+    if (!quiet) this.#cancel = systemTimers.after(PROGRESS_DELAY_SECONDS, () => this.#show());
   }
 
   update(done: number, all: number): void {
@@ -169,7 +170,7 @@ class Progress {
     try {
       Deno.stderr.writeSync(new TextEncoder().encode(text));
     } catch {
-      // Nobody sees it: that is no reason to lose the fix.
+      // Nobody sees it, but the fix still counts.
     }
   }
 }

@@ -1,26 +1,26 @@
 /**
- * The terminal, where it is more than a place for lines.
+ * What a terminal can do beyond taking lines.
  *
  * @module
  */
 
 import { sharedLibc } from "../libc/libc.ts";
 
-/** May colours be shown there, and may what was written be written over? */
+/** Can it show colours, and redraw what was written? */
 export function isDrawable(stream: { isTerminal(): boolean }): boolean {
   return stream.isTerminal() && !Deno.noColor &&
     !["dumb", "", undefined].includes(Deno.env.get("TERM"));
 }
 
-/** As Ctrl-Z sends it. */
+/** What Ctrl-Z sends. */
 const SIGTSTP = Deno.build.os === "darwin" ? 18 : 20;
 
-/** Bytes that no system's `struct sigaction` exceeds. All zero it is the default action. */
+/** No system's `struct sigaction` has more bytes. All zero, it is the default action. */
 const ACTION_SIZE = 256;
 
 /**
- * Stops the process as Ctrl-Z does where nobody listens for it (Deno's way of sending a signal
- * takes the permission to run programs), and returns when it goes on in the foreground.
+ * Stops the process as Ctrl-Z does by default, and returns when it continues in the foreground.
+ * (`Deno.kill` would need the permission to run programs.)
  *
  * @returns `false` at once if libc may not be loaded.
  */
@@ -30,15 +30,15 @@ export function suspend(): boolean {
   const { sigaction, raise, tcdrain } = libc;
   const caught = new Uint8Array(ACTION_SIZE);
   sigaction(SIGTSTP, new Uint8Array(ACTION_SIZE), caught);
-  // Not SIGSTOP: without a shell that could continue it, the kernel does not stop it either.
+  // Unlike SIGSTOP, this stops nothing where no shell could continue it.
   raise(SIGTSTP);
   sigaction(SIGTSTP, caught, null);
-  // Continued in the background (`bg`), it is stopped here until it is in the foreground.
+  // If it is continued in the background (`bg`), this stops it until it is in the foreground.
   tcdrain(1);
   return true;
 }
 
-/** Writes a line to stdout. @returns Is there still somebody who reads? */
+/** Writes a line to stdout. @returns `false` if nobody reads it any more. */
 export function print(line: string): boolean {
   const bytes = new TextEncoder().encode(`${line}\n`);
   try {

@@ -8,8 +8,9 @@ import { setColorEnabled } from "@std/fmt/colors";
 import { systemClock } from "../clock/system_clock.ts";
 import type { Corrector, Update } from "../mod.ts";
 import { Watch } from "../sync/watch.ts";
-import { EXIT, type SyncArguments } from "./args.ts";
-import { panel } from "./panel.ts";
+import type { SyncArguments } from "./args.ts";
+import { EXIT } from "./flags.ts";
+import { MAX_HISTORY, panel } from "./panel.ts";
 import {
   describeCorrection,
   describeDuplicates,
@@ -22,7 +23,7 @@ import {
 } from "./report.ts";
 import { isDrawable, print, suspend } from "./terminal.ts";
 
-/** Keeps time until a signal comes, and shows it. @returns The exit status. */
+/** Keeps time, and shows it, until a signal comes. @returns The exit status. */
 export async function runWatch(
   args: SyncArguments,
   ca: string | undefined,
@@ -50,8 +51,8 @@ export async function runWatch(
     else {
       screen = null;
       console.error(
-        "tsync: cannot stop for Ctrl-Z, which takes libc: that may not be loaded here; " +
-          "goes on with a line a poll, until Ctrl-C",
+        "tsync: cannot stop for Ctrl-Z, since libc may not be loaded; " +
+          "printing a line per poll instead, until Ctrl-C",
       );
     }
   };
@@ -100,7 +101,7 @@ export async function runWatch(
   return EXIT.interrupted;
 }
 
-/** Seconds that the system clock can be off, by the poll or, without one, by the kept clock; `null` if it is not known. */
+/** As {@linkcode worstOfFix}, or without a fix by the kept clock; `null` if it is not known. */
 function worstOf({ fix, correction }: Update, watch: Watch): number | null {
   if (fix.synchronised) return worstOfFix(fix, correction);
   const kept = watch.clock.now(true);
@@ -110,29 +111,26 @@ function worstOf({ fix, correction }: Update, watch: Watch): number | null {
   return Number(early > late ? early : late) / 1e9;
 }
 
-/** Milliseconds between two pictures. */
-const FRAME = 100;
+/** Between two redraws of the panel. */
+const FRAME_MS = 100;
 
-/** Offsets that are remembered. */
-const HISTORY = 64;
-
-/** The panel, on a page of the terminal that is there for it alone and goes with it. */
+/** The panel, on the terminal's alternate screen. */
 class Screen {
   readonly #watch: Watch;
   #timer: ReturnType<typeof setInterval> | null = null;
   readonly #history: number[] = [];
   #update: Update | null = null;
   #note: string | null = null;
-  /** `performance.now()` of the next poll. */
+  /** When the next poll is due: `performance.now()`. */
   #next = 0;
 
   constructor(watch: Watch) {
     this.#watch = watch;
   }
 
-  /** Takes another page, without a cursor. */
+  /** Switches to the alternate screen and hides the cursor. */
   begin(): void {
-    this.#timer = setInterval(() => this.#draw(), FRAME);
+    this.#timer = setInterval(() => this.#draw(), FRAME_MS);
     this.#write("\x1b[?1049h\x1b[?25l");
     this.#draw();
   }
@@ -143,11 +141,11 @@ class Screen {
     this.#next = performance.now() + update.interval * 1000;
     const { offset } = update.fix;
     if (offset !== null) this.#history.push(offset);
-    if (this.#history.length > HISTORY) this.#history.shift();
+    if (this.#history.length > MAX_HISTORY) this.#history.shift();
     this.#draw();
   }
 
-  /** Gives the terminal back as it was. */
+  /** Restores the terminal. */
   end(): void {
     if (this.#timer === null) return;
     clearInterval(this.#timer);
@@ -160,7 +158,7 @@ class Screen {
     try {
       size = Deno.consoleSize();
     } catch {
-      // It says nothing of its size.
+      // The terminal does not tell its size.
     }
     const lines = panel({
       update: this.#update,
@@ -177,7 +175,7 @@ class Screen {
     try {
       Deno.stdout.writeSync(new TextEncoder().encode(text));
     } catch {
-      // The terminal has gone; the signal that says so will come.
+      // The terminal is gone; a signal will say so.
     }
   }
 }

@@ -83,7 +83,7 @@ export interface ServeOptions extends Limits {
 }
 
 /** Seconds of silence that a connection is allowed by default. */
-const IDLE_TIMEOUT_SECONDS = 300;
+export const IDLE_TIMEOUT_SECONDS = 300;
 
 /**
  * Starts a server. It tells the local clock's time, and never sets it.

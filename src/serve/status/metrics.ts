@@ -1,7 +1,6 @@
 /**
- * Prometheus' text format, version 0.0.4. Pure. Written out by hand, since the
- * numbers are counted elsewhere, in memory that threads share: a client library
- * wants to count itself.
+ * Prometheus' text format, version 0.0.4. Pure. No client library: those want to count themselves,
+ * but these numbers are counted in memory that threads share.
  *
  * @module
  */
@@ -14,18 +13,19 @@ export interface Metric {
   readonly samples: readonly Sample[];
 }
 
-/** A value and the labels that it has beside the metric's name. */
+/** A value of a metric. */
 export interface Sample {
+  /** What tells it from the metric's other values. */
   readonly labels?: Readonly<Record<string, string>>;
   readonly value: number;
-  /** Of a histogram: `_bucket`, `_sum` or `_count`. */
+  /** What follows the name: `_bucket`, `_sum` or `_count` of a histogram. */
   readonly suffix?: string;
 }
 
-/** Media type of the format. */
+/** The media type of the format. */
 export const METRICS_TYPE = "text/plain; version=0.0.4";
 
-/** Writes metrics out; those without a sample are left out. */
+/** Writes metrics, except those without a sample. */
 export function exposition(metrics: readonly Metric[]): string {
   return metrics.filter(({ samples }) => samples.length > 0).map(({ name, type, help, samples }) =>
     `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n` +
@@ -45,9 +45,9 @@ function labelText(labels: Readonly<Record<string, string>>): string {
 /**
  * The samples of a histogram.
  *
- * @param bounds Upper bounds of the classes, but for the last, which has none.
- * @param counts How many are in each class, one more than there are bounds.
- * @param sum All values together.
+ * @param bounds Upper bounds of all buckets but the last, which has none.
+ * @param counts How many values are in each bucket: one more than there are bounds.
+ * @param sum The sum of all values.
  */
 export function histogram(
   labels: Readonly<Record<string, string>>,
