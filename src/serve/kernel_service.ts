@@ -106,7 +106,7 @@ export class KernelService implements Service {
   async #run(): Promise<void> {
     try {
       for (let count = 0; !this.#sessions.stopping || this.#streams.open > 0;) {
-        if (count === 0) count = await this.#epoll.waitAside(WAIT_MS);
+        if (count === 0) count = await this.#epoll.waitAsync(WAIT_MS);
         if (count > 0) count = await this.#answerBusily(count);
       }
     } catch (error) {
@@ -144,7 +144,7 @@ export class KernelService implements Service {
       if (count === 0) return 0;
     }
     // Deno looks for what else has come only when it has something to wait for.
-    return await this.#epoll.waitAside(0);
+    return await this.#epoll.waitAsync(0);
   }
 
   #answer(count: number): void {

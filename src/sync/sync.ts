@@ -8,7 +8,7 @@ import { type Clock, crossTimestamp, stepped, type Timers } from "../clock/clock
 import { systemClock, systemTimers } from "../clock/system_clock.ts";
 import { parseServerAddress, type ServerAddress, type TransportName } from "../net/address.ts";
 import type { Network, Timestamps } from "../net/network.ts";
-import { clientNetwork, stampers } from "../net/system.ts";
+import { clientNetwork, timestampsFor } from "../net/system.ts";
 import {
   type Environment,
   type Failure,
@@ -131,7 +131,7 @@ export class Poller {
     const clock = options.clock ?? systemClock();
     this.environment = {
       clock,
-      network: options.network ?? clientNetwork(stampers(options.timestamps, clock), clock),
+      network: options.network ?? clientNetwork(timestampsFor(options.timestamps, clock), clock),
       timers: options.timers ?? systemTimers,
       nonce: options.nonce ?? (() => crypto.getRandomValues(new BigUint64Array(1))[0]!),
     };
