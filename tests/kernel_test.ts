@@ -287,7 +287,7 @@ Deno.test("where libc may not be loaded, who asks for it is told", async () => {
     assertEquals([code, stdout], [1, ""]);
     assertMatch(
       stderr,
-      /^tsync: cannot have the kernel's timestamps: libc .*--timestamps kernel\n$/,
+      /^tsync: cannot use kernel timestamps: libc .*--timestamps kernel\n$/,
     );
   }
 });

@@ -339,7 +339,7 @@ describe("Site", () => {
       stratum: undefined,
       started: { monotonic: clock.monotonic(), realtime: clock.realtime() },
     } as const;
-    const site = new Site(counters, options, clock, () => ({ cpu: 0, residentMemory: 0 }));
+    const site = new Site(counters, options, clock, () => ({ cpuSeconds: 0, residentMemory: 0 }));
     const health = () => {
       const { status, body } = site.respond("/healthz", 0n);
       return `${status} ${body.trim()}`;

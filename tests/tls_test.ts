@@ -128,7 +128,7 @@ for (const program of [SOURCE, ...compiled() === null ? [] : [compiled()!]]) {
       const failed = await server.nextEvent();
       assertEquals(failed, {
         event: "renewal-failed",
-        error: "cannot use the certificate: there is none in it",
+        error: "cannot use the certificate: there is no certificate in it",
       });
       await Deno.remove(cert);
       Deno.kill(server.pid, "SIGHUP");
@@ -152,11 +152,11 @@ for (const program of [SOURCE, ...compiled() === null ? [] : [compiled()!]]) {
     const start = async (...args: string[]) => (await run(program, "serve", ...args)).stderr;
     assertEquals(
       await start(...serving("server.pem", "authority.key")),
-      "tsync: cannot use the certificate: the key is that of another\n",
+      "tsync: cannot use the certificate: the key belongs to another certificate\n",
     );
     assertEquals(
       await start(...serving("server.key")),
-      "tsync: cannot use the certificate: there is none in it\n",
+      "tsync: cannot use the certificate: there is no certificate in it\n",
     );
     assertEquals(
       await start(...serving("nosuch.pem")),
@@ -255,5 +255,5 @@ Deno.test("a connection that breaks before TLS is not said to have a wrong name"
   const named = authorityError(new TypeError("Invalid hostname: 'a b'"), "a b");
   assert(named instanceof TlsError);
   const { message } = named as TlsError;
-  assertEquals(message, "cannot be asked: a b is not a name that a certificate can be for");
+  assertEquals(message, "cannot be asked: a b is not a valid host name");
 });

@@ -7,7 +7,7 @@
 
 import config from "../../deno.json" with { type: "json" };
 import { DEFAULT_PORT, NTP_PORT } from "../net/address.ts";
-import { STEP_THRESHOLD } from "../sync/correction.ts";
+import { STEP_THRESHOLD_SECONDS } from "../sync/correction.ts";
 
 /** The version of this program. */
 export const VERSION: string = config.version;
@@ -152,7 +152,7 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
       {
         name: "step-threshold",
         value: "S",
-        help: `step the clock beyond S seconds, slew it below (default: ${STEP_THRESHOLD})`,
+        help: `step the clock beyond S seconds, slew it below (default: ${STEP_THRESHOLD_SECONDS})`,
       },
       {
         name: "max-offset",

@@ -7,7 +7,7 @@
 import { bold, dim, green, red, yellow } from "@std/fmt/colors";
 import type { Correction, Fix, ServerFigures, ServerReport, Update } from "../mod.ts";
 import { nanoseconds, SECOND } from "../ntp/timestamp.ts";
-import { PANIC_THRESHOLD } from "../sync/correction.ts";
+import { PANIC_THRESHOLD_SECONDS } from "../sync/correction.ts";
 
 const UNITS = [
   { name: "s", size: 1 },
@@ -249,7 +249,7 @@ export function describeCorrection({ action, offset }: Correction): string {
         `is off by ${by}; most of them must`;
     case "refused":
       return `the system clock is left alone: it was right before, and ${by} is more than the ` +
-        `${PANIC_THRESHOLD} s that are credible; run without --watch to set it`;
+        `${PANIC_THRESHOLD_SECONDS} s that are credible; run without --watch to set it`;
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * The C library, where the system clock and the sockets are.
+ * Loads the C library, for the system clock and for sockets.
  *
  * @module
  */
@@ -7,8 +7,8 @@
 import { SYMBOLS } from "./symbols.ts";
 
 /**
- * Where libc is. Exact paths, since a permission for a bare name does not let
- * Deno load it. `deno.json` grants the same ones.
+ * Where libc may be. Full paths, since permission for a bare name does not let
+ * Deno load a library. `deno.json` grants permission for the same paths.
  */
 export const LIBC_PATHS: readonly string[] = [
   "/lib/x86_64-linux-gnu/libc.so.6", // Debian, Ubuntu
@@ -18,15 +18,15 @@ export const LIBC_PATHS: readonly string[] = [
   "/usr/lib/libSystem.B.dylib", // macOS
 ];
 
-/** Functions of libc. One that the system lacks is `null`, whatever its type says. */
+/** Functions of libc. Those the system lacks are `null`, whatever their types say. */
 export type Libc = Deno.StaticForeignLibraryInterface<typeof SYMBOLS>;
 
 let shared: Libc | undefined;
 
 /**
- * The process's libc, opened at the first call. Never asks for a permission.
+ * The process's libc, opened on the first call. Never prompts for permission.
  *
- * @returns `null` if it may not be loaded, or is at none of {@linkcode LIBC_PATHS}.
+ * @returns `null` if it may not be loaded, or is not at any of {@linkcode LIBC_PATHS}.
  */
 export function sharedLibc(): Libc | null {
   shared ??= openLibc() ?? undefined;
@@ -34,12 +34,12 @@ export function sharedLibc(): Libc | null {
 }
 
 /**
- * Opens libc. Never asks for a permission.
+ * Opens libc. Never prompts for permission.
  *
- * @param paths Where to look for it. Default {@linkcode LIBC_PATHS}.
- * @returns Its functions, each made when it is first used: Deno takes 0.4 ms to compile one, and a
- * start needs few. Disposing of them unloads the library. `null` if it may not be loaded, or is at
- * none of the paths.
+ * @param paths Where to look. Default {@linkcode LIBC_PATHS}.
+ * @returns Its functions, each created on first use: Deno takes 0.4 ms to compile one, and startup
+ * needs few. Disposing of them unloads the library. `null` if it may not be loaded, or is not at any
+ * of the paths.
  */
 export function openLibc(paths: readonly string[] = LIBC_PATHS): Libc & Disposable | null {
   const path = find(paths);
@@ -58,7 +58,7 @@ export function openLibc(paths: readonly string[] = LIBC_PATHS): Libc & Disposab
       },
     });
   }
-  // Run from source there is no hurry, and tests see when something is opened.
+  // When run from source, startup time matters less than tests seeing every library as it is opened.
   if (!Deno.build.standalone) { for (const name in SYMBOLS) void functions[name as never]; }
   const dispose = { [Symbol.dispose]: () => opened.forEach((library) => library.close()) };
   return Object.assign(functions as Libc, dispose);
@@ -67,8 +67,8 @@ export function openLibc(paths: readonly string[] = LIBC_PATHS): Libc & Disposab
 const lastError = new Int32Array(1);
 
 /**
- * The number of the last call's error: to be read before anything else is called. To be called once
- * before the first call that may fail, since making the functions it takes could change the number.
+ * The error number of the last call; read it before calling anything else. Call this once before
+ * the first call that may fail: creating the functions it uses could change the number.
  */
 export function errno(libc: Libc): number {
   libc.memcpy(lastError, (libc.__error ?? libc.__errno_location)(), 4n);
@@ -82,7 +82,7 @@ function find(paths: readonly string[]): string | null {
       Deno.dlopen(path, {}).close();
       return path;
     } catch {
-      // Not this system's path.
+      // It is somewhere else on this system.
     }
   }
   return null;

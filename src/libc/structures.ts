@@ -1,8 +1,8 @@
 /**
- * Structures and numbers of C on Linux, 64 bits, x86-64 and arm64 alike but
- * for one: the names, sizes, offsets and values of sys/socket.h, netinet/in.h,
- * netinet/tcp.h, sys/epoll.h, bits/types/struct_*.h and errno.h. A test has a
- * C compiler check each.
+ * Names, sizes, offsets and values from sys/socket.h, netinet/in.h,
+ * netinet/tcp.h, sys/epoll.h, bits/types/struct_*.h and errno.h on 64-bit
+ * Linux. All but one are the same on x86-64 and arm64. A test checks them
+ * against a C compiler.
  *
  * @module
  */
@@ -34,7 +34,7 @@ export const sockaddr_in6 = {
   sin6_scope_id: 24,
 } as const;
 
-/** On x86-64 it is packed. */
+/** Packed on x86-64. */
 export const EPOLL_EVENT = {
   x86_64: { size: 12, events: 0, data: 4 },
   aarch64: { size: 16, events: 0, data: 8 },

@@ -1,24 +1,24 @@
 /**
- * The functions of libc that tsync calls, as Deno's foreign function interface
- * wants them described. Linux alone has accept4 and those that follow it.
+ * The libc functions that tsync calls, described for Deno's foreign function
+ * interface. Only Linux has accept4 and those after it.
  *
  * @module
  */
 
-/** All of them. Results of type `ssize_t` are taken as 32 bits, which hold any that occurs here. */
+/** All of them. 32 bits are enough for any `ssize_t` returned here. */
 export const SYMBOLS = {
-  // The clock.
+  // Clock.
   clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
   clock_settime: { parameters: ["i32", "buffer"], result: "i32" },
   adjtime: { parameters: ["buffer", "usize"], result: "i32" },
   ntp_adjtime: { parameters: ["buffer"], result: "i32" },
-  // Errors: Linux's and macOS's place of the number.
+  // The address of errno, on Linux and on macOS.
   __errno_location: { parameters: [], result: "usize" },
   __error: { parameters: [], result: "usize" },
-  // Copies from an address, and returns the address it copied to. Deno's own functions for both
-  // take a permission for every library.
+  // Reads memory at an address, and tells the address of a buffer. Deno's own functions for these
+  // need permission for every library.
   memcpy: { parameters: ["buffer", "usize", "usize"], result: "usize" },
-  // The terminal.
+  // Terminal.
   sigaction: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   raise: { parameters: ["i32"], result: "i32" },
   tcdrain: { parameters: ["i32"], result: "i32" },
@@ -41,8 +41,8 @@ export const SYMBOLS = {
   epoll_create1: { parameters: ["i32"], result: "i32" },
   epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
   epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
-  // The same, but waiting on one of Deno's threads while the event loop goes on.
-  epoll_wait_aside: {
+  // The same, but on one of Deno's threads, so that the event loop keeps running.
+  epoll_wait_async: {
     name: "epoll_wait",
     parameters: ["i32", "buffer", "i32", "i32"],
     result: "i32",

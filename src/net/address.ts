@@ -1,18 +1,18 @@
 /**
- * Names of servers, as people write them, and addresses, as programs do.
+ * Server names as people write them, and socket addresses.
  *
  * @module
  */
 
 import { net } from "./node.ts";
 
-/** How messages travel. */
+/** How a server is reached: NTP messages over TCP or TLS (`tcp`, `tls`), or NTP over UDP (`ntp`). */
 export type TransportName = "tcp" | "tls" | "ntp";
 
-/** TCP port of tsync, with and without TLS. */
+/** tsync's TCP port, with and without TLS. */
 export const DEFAULT_PORT = 10085;
 
-/** UDP port of NTP (RFC 5905, section 7.2). */
+/** NTP's UDP port (RFC 5905, section 7.2). */
 export const NTP_PORT = 123;
 
 const DEFAULT_PORTS: Readonly<Record<TransportName, number>> = {
@@ -21,29 +21,28 @@ const DEFAULT_PORTS: Readonly<Record<TransportName, number>> = {
   ntp: NTP_PORT,
 };
 
-/** An IP address (or a name that resolves to some) and a port. */
+/** An IP address or a host name, and a port. */
 export interface SocketAddress {
   /** `192.0.2.7`, `2001:db8::7` without brackets, or a name. */
   readonly hostname: string;
-  /** 1 to 65535; 0 where a free one is to be picked. */
+  /** 1 to 65535; 0 to listen on any free port. */
   readonly port: number;
 }
 
-/** A server as it was named. */
+/** A server's name, parsed. */
 export interface ServerAddress extends SocketAddress {
-  /** What the user wrote. */
+  /** The name as the user wrote it. */
   readonly name: string;
-  /** How it is asked. */
+  /** How the server is reached. Default `tcp`. */
   readonly transport: TransportName;
 }
 
 /**
- * Reads a server's name: `host`, `host:port`, `[v6]:port`, a bare IPv6
- * address, each of them alone or after `tcp://` (the default), `tls://` or
- * `ntp://`.
+ * Parses a server's name: `host`, `host:port`, `[v6]:port` or a bare IPv6
+ * address, alone or after `tcp://` (the default), `tls://` or `ntp://`.
  *
  * @throws {SyntaxError} if it is none of these.
- * @throws {RangeError} if the port is not one from 1 to 65535.
+ * @throws {RangeError} if the port is not from 1 to 65535.
  */
 export function parseServerAddress(name: string): ServerAddress {
   const url = /^([a-z][a-z0-9+.-]*):\/\/(.*?)\/?$/i.exec(name);
@@ -73,9 +72,10 @@ export function parseServerAddress(name: string): ServerAddress {
 }
 
 /**
- * Reads where to listen: `port` (on 127.0.0.1), `address:port` or `[v6]:port`; 0 picks a port.
+ * Parses where to listen: `port` (on 127.0.0.1), `address:port` or `[v6]:port`; port 0 is any free
+ * one.
  *
- * @throws {SyntaxError} if it is none of these, or no such port.
+ * @throws {SyntaxError} if it is none of these, or the port is above 65535.
  */
 export function parseListenAddress(text: string): SocketAddress {
   const parts = /^(?:([^:[\]\s]+):|\[([^\]]+)\]:)?(\d{1,5})$/.exec(text);
@@ -89,10 +89,10 @@ export function parseListenAddress(text: string): SocketAddress {
 }
 
 /**
- * The host of an authority such as `Time.example.:443` or `[2001:db8::7]`, spelt as hosts are
- * compared: in lower case, without a final dot, brackets or a zone.
+ * The host in an authority such as `Time.example.:443` or `[2001:db8::7]`, in a form that can be
+ * compared: lower case, without a final dot, brackets or a zone.
  *
- * @returns `null` if it is none.
+ * @returns `null` if `authority` is not one.
  */
 export function hostOf(authority: string): string | null {
   const parts = /^(?:([\w.-]*\w)\.?|\[([\da-f:.]+)(?:%[^\]]+)?\])(?::\d*)?$/i.exec(authority);
@@ -108,14 +108,14 @@ function parsePort(name: string, text: string | undefined): number | undefined {
   );
 }
 
-/** Which version an IP address is of; 0 if it is none. */
+/** The IP version of an address; 0 if it is not an IP address. */
 export function ipVersion(text: string): 4 | 6 | 0 {
   if (isIPv6(text)) return 6;
   return /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?!$)|$)){4}$/.test(text) ? 4 : 0;
 }
 
 function isIPv6(text: string): boolean {
-  if (!text.includes(":")) return false; // Whoever has no IPv6 address need not wait for node:net.
+  if (!text.includes(":")) return false; // Saves loading node:net where IPv6 is not used.
   const [address = "", ...zones] = text.split("%");
   return zones.length <= 1 && zones[0] !== "" && net().isIPv6(address);
 }
@@ -126,10 +126,10 @@ export function formatAddress({ hostname, port }: SocketAddress): string {
 }
 
 /**
- * The same text for all that mean the same end of a connection: whatever the spelling, IPv4's
- * addresses as mapped too, and of this machine `127.0.0.1`, `::1` and the unspecified ones.
+ * One text for all spellings of an endpoint: IPv4-mapped addresses become IPv4, and `127.0.0.1`,
+ * `::1` and the unspecified addresses all become `localhost`.
  *
- * @param address As {@linkcode formatAddress} makes it.
+ * @param address As {@linkcode formatAddress} writes it.
  */
 export function endpoint(address: string): string {
   const { hostname, port } = parseServerAddress(address);
@@ -142,12 +142,12 @@ export function endpoint(address: string): string {
   return formatAddress({ hostname: isHere ? "localhost" : ip + zone, port });
 }
 
-/** `%eth0`, the interface by which a link-local address is meant; nothing if it has none. */
+/** The zone (interface) of a link-local address, such as `%eth0`; empty if it has none. */
 export function zoneOf({ hostname }: Pick<SocketAddress, "hostname">): string {
   return /%.*$/.exec(hostname)?.[0] ?? "";
 }
 
-/** The one spelling of an IP address, of those that it has, without a zone: IPv6 in hexadecimal groups. */
+/** The canonical spelling of an IP address, without its zone. IPv6 is all hexadecimal groups. */
 export function canonical(address: string): string {
   if (!address.includes(":")) return new URL(`http://${address}`).hostname;
   return new URL(`http://[${address.split("%")[0]}]`).hostname.slice(1, -1);

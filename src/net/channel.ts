@@ -1,6 +1,6 @@
 /**
- * A client's way to a server over a stream: a connection, and the path from
- * there to a timestamp.
+ * A client's exchanges with a server over a stream: connecting, sending,
+ * receiving and timestamping.
  *
  * @module
  */
@@ -12,15 +12,15 @@ import { MessageReader, MessageWriter } from "./framing.ts";
 import type { Connection, Network, Stamps } from "./network.ts";
 import { errorText } from "./errors.ts";
 
-/** Seconds until the next address is tried beside the first (RFC 8305, section 5). */
+/** Seconds before the next address is tried in parallel (RFC 8305, section 5). */
 const ATTEMPT_DELAY_SECONDS = 0.25;
 
 /**
- * Connects to whichever address answers first: the next one is tried when the
- * last has failed, or has been silent for a quarter of a second (RFC 8305).
+ * Connects to whichever address answers first. Each is tried once the one
+ * before has failed or been silent for a quarter of a second (RFC 8305).
  *
- * @param secure Is TLS to follow?
- * @throws The first address's error, if all fail; the signal's reason, if that comes first.
+ * @param secure Whether TLS will be started on the connection.
+ * @throws The first address's error if all fail; the signal's reason if it is aborted.
  */
 export async function connectFirst(
   network: Network,
@@ -65,36 +65,36 @@ export async function connectFirst(
   throw failures.get(addresses[0]!);
 }
 
-/** A way to put a question to one server and to stamp when it left and when the answer came. */
+/** Exchanges requests and replies with one server, and timestamps them. */
 export interface Channel {
-  /** The server's end. */
+  /** The server's address. */
   readonly address: SocketAddress;
-  /** What the next exchange sends, 48 bytes. */
+  /** The 48 bytes that the next exchange sends. */
   readonly request: Uint8Array;
-  /** What the last exchange received, 48 bytes. */
+  /** The 48 bytes that the last exchange received. */
   readonly reply: Uint8Array;
   /**
-   * Sends the request and waits until the whole reply has come.
+   * Sends the request and waits for the whole reply.
    *
    * @throws {ChannelError} if the server closes or breaks the connection.
-   * @throws The signal's reason if it is aborted; the channel is closed then.
+   * @throws The signal's reason if it is aborted, which closes the channel.
    */
   exchange(): Promise<Stamps>;
-  /** Lets go of the connection, which stays open. */
+  /** Gives up the channel but leaves its connection open. */
   release(): void;
   close(): void;
 }
 
-/** A conversation that ended before its time. The message begins with a verb: the server's name goes before it. */
+/** The server ended an exchange early. The message starts with a verb, to follow the server's name. */
 export class ChannelError extends Error {
   override readonly name = "ChannelError";
 }
 
 /**
- * Opens a channel over a connection, stamped by the kernel if the connection says when something
- * came, else by the program itself.
+ * Opens a channel over a connection. Uses the connection's timestamps of arrival where it has them,
+ * else the program's.
  *
- * @param signal Closes the connection when it is aborted.
+ * @param signal Closes the connection when aborted.
  */
 export function streamChannel(connection: Connection, clock: Clock, signal: AbortSignal): Channel {
   const release = () => signal.removeEventListener("abort", onAbort);
@@ -102,7 +102,7 @@ export function streamChannel(connection: Connection, clock: Clock, signal: Abor
     release();
     connection.close();
   };
-  // Some runtimes leave a read that is under way unanswered when its connection is closed.
+  // Some runtimes never settle a pending read when its connection is closed.
   const aborted = Promise.withResolvers<false>();
   const onAbort = () => {
     close();
@@ -122,7 +122,7 @@ export function streamChannel(connection: Connection, clock: Clock, signal: Abor
     release,
     close,
     async exchange() {
-      // The read is under way before the request leaves: after T1 nothing is left to do.
+      // The read is posted first, so that nothing but the write follows T1.
       const reading = reader.read();
       const before = monotonic();
       writer.write(); // If it fails, so does the read.

@@ -1,5 +1,5 @@
 /**
- * One exchange with a server of NTP by datagrams.
+ * One exchange with an NTP server over UDP.
  *
  * @module
  */
@@ -9,21 +9,22 @@ import { OFFSET, PACKET_SIZE } from "../ntp/packet.ts";
 import type { SocketAddress } from "./address.ts";
 import type { DatagramNetwork, Stamps } from "./network.ts";
 
-/** Seconds after which a request or its reply is taken for lost. */
+/** Seconds until a request or its reply counts as lost. */
 const LOST_SECONDS = 1;
 
-/** A request or its reply was lost. The message begins with a verb. */
+/** A request or its reply was lost. The message starts with a verb. */
 export class LostDatagram extends Error {
   override readonly name = "LostDatagram";
 }
 
 /**
- * Sends a request from a port of its own and waits for its reply. What does
- * not repeat the request's transmit field is late, duplicated or forged, and ignored.
+ * Sends a request from a port of its own and waits for the reply. A datagram
+ * whose origin is not the request's transmit field is late, duplicated or
+ * forged, and ignored.
  *
- * @param reply Where to, 48 bytes.
- * @throws {LostDatagram} if there is none in time.
- * @throws {Deno.errors.ConnectionRefused} if the other machine says that nobody listens.
+ * @param reply Receives the reply, 48 bytes.
+ * @throws {LostDatagram} if none comes in time.
+ * @throws {Deno.errors.ConnectionRefused} if nothing listens on the server's port.
  * @throws The signal's reason if it is aborted.
  */
 export async function exchangeDatagrams(

@@ -1,12 +1,11 @@
 /**
- * The descriptors of Deno's sockets, which it does not tell: they are found by
- * their addresses. With one, libc does what Deno cannot: have the kernel say
- * when something came, and two things for connections with TLS. They cannot be
- * told to send at once: Nagle's algorithm held up a handshake by 40 ms, and the
- * first reply by as much again. And `close` may not end one: with TLS, Deno
- * waits in the background, for ever, until a silent peer lets it say goodbye;
- * without, Deno before 2.9 waits until a write that is under way has ended.
- * Without libc nothing is found.
+ * Finds the descriptors of Deno's sockets, which Deno hides, by their
+ * addresses. With a descriptor, libc can do what Deno cannot: enable kernel
+ * timestamps, and two things for connections with TLS. One is to disable
+ * Nagle's algorithm, which delayed a handshake by 40 ms and the first reply by
+ * another 40. The other is to close at once: with TLS, Deno's `close` waits
+ * forever for a silent peer to finish the closing handshake, and before 2.9,
+ * even without TLS, for a pending write. Without libc nothing is found.
  *
  * @module
  */
@@ -22,15 +21,15 @@ import {
   SOL_SOCKET,
 } from "../libc/structures.ts";
 
-/** The same numbers on Linux (netinet/in.h, netinet/tcp.h, sys/socket.h) and macOS. */
+/** The same on Linux (netinet/in.h, netinet/tcp.h, sys/socket.h) and macOS. */
 const IPPROTO_TCP = 6;
 const TCP_NODELAY = 1;
 const SHUT_RDWR = 2;
 
-/** Descriptors in a row that are none of a connection, after which there will be no more. */
-const GAP = 4096;
+/** The search ends after this many descriptors in a row that are not sockets. */
+const MAX_GAP = 4096;
 
-/** Makes all connections that a listener will accept send at once: they inherit it. */
+/** Disables Nagle's algorithm on all connections that a listener will accept: they inherit it. */
 export function setNoDelay(listening: SocketAddress): void {
   const on = new Int32Array([1]);
   for (const { fd, name } of sockets("getsockname", new Set([listening.port]))) {
@@ -40,18 +39,18 @@ export function setNoDelay(listening: SocketAddress): void {
 }
 
 /**
- * The descriptor of a socket that listens for connections, or is there for datagrams.
+ * The descriptor of a listener or a datagram socket.
  *
  * @returns `null` if it is not found.
  */
 export function descriptorOf({ transport, hostname, port }: Deno.NetAddr): number | null {
   for (const { fd, name } of sockets("getsockname", new Set([port]))) {
     if (name !== key({ hostname, port })) continue;
-    // Connections have their listener's address.
-    const isIt = transport === "udp"
+    // A listener's connections have its address too.
+    const found = transport === "udp"
       ? option(fd, SO_TYPE) === SOCK_DGRAM
       : option(fd, SO_ACCEPTCONN) === 1;
-    if (isIt) return fd;
+    if (found) return fd;
   }
   return null;
 }
@@ -70,7 +69,7 @@ export interface Ends {
   readonly remote: SocketAddress;
 }
 
-/** Ends connections that are still open at once, whatever Deno waits for. */
+/** Shuts down those connections that are still open at once, whatever Deno is waiting for. */
 export function hangUp(connections: readonly Ends[]): void {
   const wanted = new Set(connections.map(({ remote, local }) => `${key(remote)} ${key(local)}`));
   const ports = new Set(connections.map(({ remote }) => remote.port));
@@ -80,7 +79,7 @@ export function hangUp(connections: readonly Ends[]): void {
   }
 }
 
-/** On Linux. @returns `null` if there is no such option. */
+/** Reads a socket option, on Linux. @returns `null` if it cannot. */
 function option(fd: number, name: number): number | null {
   const value = new Int32Array(1);
   size[0] = value.byteLength;
@@ -92,16 +91,16 @@ const bytes = new Uint8Array(sockaddr_in6.size);
 const view = new DataView(bytes.buffer);
 const size = new Uint32Array(1);
 
-/** Descriptors that have a name with one of these ports. */
+/** Descriptors of sockets whose address has one of these ports. */
 function* sockets(
   by: "getpeername" | "getsockname",
   ports: ReadonlySet<number>,
 ): Generator<{ readonly fd: number; readonly name: string }> {
   if (sharedLibc() === null) return;
-  for (let fd = 0, last = 0; fd - last < GAP; fd++) {
+  for (let fd = 0, last = 0; fd - last < MAX_GAP; fd++) {
     if (!ask(by, fd)) continue;
     last = fd;
-    // Only a few are looked at closely: there may be ten thousand.
+    // Checking the port first is cheap: there may be ten thousand sockets.
     if (ports.has(view.getUint16(sockaddr_in.sin_port))) yield { fd, name: keyOf() };
   }
 }
@@ -110,11 +109,11 @@ function nameOf(by: "getpeername" | "getsockname", fd: number): string | null {
   return ask(by, fd) ? keyOf() : null;
 }
 
-/** Writes a socket's name to `bytes`. @returns Does it have one, of the internet? */
+/** Writes a socket's address to `bytes`. @returns Whether it has one that is IPv4 or IPv6. */
 function ask(by: "getpeername" | "getsockname", fd: number): boolean {
   size[0] = bytes.length;
   if (sharedLibc()![by](fd, bytes, size) !== 0) return false;
-  // Told apart by their size, with port and address at the same place, macOS's are as Linux's.
+  // The size tells the families apart on Linux and macOS, where port and address have one layout.
   return size[0] === sockaddr_in.size || size[0] === sockaddr_in6.size;
 }
 

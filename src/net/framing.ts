@@ -1,30 +1,30 @@
 /**
- * From a stream of bytes to messages of 48, with nothing around them.
+ * Messages of a fixed length over a stream of bytes, with no framing.
  *
  * @module
  */
 
 import type { Sink, Source, Stamper } from "./network.ts";
 
-/** Assembles messages of a fixed length from however small the pieces are in which they come. */
+/** Assembles messages of a fixed length, however small the pieces they come in. */
 export class MessageReader {
-  /** How many bytes of {@linkcode message} have come. */
+  /** How many bytes of {@linkcode message} have been read. */
   filled = 0;
-  /** When the last of them came, by the clock given, */
+  /** When the last of them arrived, on the timeline of `now`. */
   arrived = 0n;
-  /** and who says so. */
+  /** Who took {@linkcode arrived}. */
   stamper: Stamper = "user";
-  /** What the source was rejected with. */
+  /** Why reading failed. */
   error: unknown;
   readonly #source: Source;
   readonly #now: () => bigint;
   readonly #refuse: (firstByte: number) => boolean;
 
   /**
-   * @param source Never asked for more than what is missing from one message.
-   * @param message Where a message is put: its length is that of all messages.
-   * @param now Read as soon as bytes have come, before anything else is done.
-   * @param refuse Says whether a message is not worth waiting for. Default: never.
+   * @param source Never asked for more than the rest of one message.
+   * @param message Where each message is put; all are of its length.
+   * @param now Read as soon as bytes have come, before anything else.
+   * @param refuse Whether to give a message up, by its first byte. Default: never.
    */
   constructor(
     source: Source,
@@ -38,22 +38,21 @@ export class MessageReader {
   }
 
   /**
-   * Reads the next message. Never rejected, so that it may be under way while
-   * something else is waited for.
+   * Reads the next message. Never rejects, so it can be left pending.
    *
-   * @returns Whether the message is whole; if not, the stream ended, there is
-   * an {@linkcode error}, or the first byte was refused.
+   * @returns Whether the message is complete; if not, the stream ended, there
+   * is an {@linkcode error}, or the message was refused.
    */
   read(): Promise<boolean> {
     this.filled = 0;
     return this.#source.read(this.message).then(this.#take, this.#fail);
   }
 
-  /** Hung on the very promise of the read, so that no other turn of the event loop comes before the stamp. */
+  /** Attached directly to the promise of the read, so that nothing else runs before the timestamp. */
   readonly #take = (count: number | null): boolean | Promise<boolean> => {
-    const stamped = this.#source.stamped ?? null;
-    this.stamper = stamped === null ? "user" : "kernel";
-    this.arrived = stamped ?? this.#now();
+    const arrived = this.#source.arrived ?? null;
+    this.stamper = arrived === null ? "user" : "kernel";
+    this.arrived = arrived ?? this.#now();
     if (count === null) return false;
     this.filled += count;
     if (count > 0 && this.#refuse(this.message[0]!)) return false;
@@ -67,26 +66,26 @@ export class MessageReader {
   };
 }
 
-/** Writes one message again and again, each with a single call unless the stream is congested. */
+/** Writes one message repeatedly, with a single call each time unless the stream is congested. */
 export class MessageWriter {
-  /** What the sink was rejected with. */
+  /** Why writing failed. */
   error: unknown;
-  /** The write that is under way; `null` if there is none. */
+  /** The pending write, if any. */
   writing: Promise<void> | null = null;
   readonly #sink: Sink;
   readonly #message: Uint8Array;
 
-  /** @param message What to write: its bytes are taken at each call of {@linkcode write}. */
+  /** @param message Its bytes are taken at each call of {@linkcode write}. */
   constructor(sink: Sink, message: Uint8Array) {
     this.#sink = sink;
     this.#message = message;
   }
 
   /**
-   * Writes the message. The sink is called at once.
+   * Writes the message. Calls the sink at once.
    *
-   * @returns When it is taken, or there is an {@linkcode error}: never
-   * rejected, so that something else can be waited for.
+   * @returns Resolves when all is written or there is an {@linkcode error};
+   * never rejects, so it can be left pending.
    */
   write(): Promise<void> {
     return this.writing = this.#write(this.#message);

@@ -1,6 +1,6 @@
 /**
- * What tsync asks of a network, so that the same code runs over the operating
- * system's and over a simulated one.
+ * The interface of a network, which the operating system's and the simulated
+ * ones implement.
  *
  * @module
  */
@@ -8,13 +8,16 @@
 import type { Clock } from "../clock/clock.ts";
 import type { SocketAddress } from "./address.ts";
 
-/** Who says when something arrived: the kernel, or the program. */
+/** Who took a timestamp of arrival: the kernel or the program. */
 export type Stamper = "kernel" | "user";
 
-/** Who is to say so: the kernel where it can; the kernel, or it is an error; the program. */
+/**
+ * Who is to take timestamps of arrival. `auto`: the kernel where it can, else the program.
+ * `kernel`: the kernel; an error where it cannot. `user`: the program.
+ */
 export type Timestamps = "auto" | "kernel" | "user";
 
-/** When a request left and its reply arrived, as `Clock.monotonic`. */
+/** When a request left and its reply arrived, in nanoseconds as {@linkcode Clock.monotonic}. */
 export interface Stamps {
   /** T1. */
   readonly departed: bigint;
@@ -24,204 +27,211 @@ export interface Stamps {
   readonly by: Stamper;
 }
 
-/** The half of a connection that is read. */
+/** The readable half of a connection. */
 export interface Source {
   /**
-   * Waits for bytes, and reads as many as there are and fit.
+   * Waits for bytes and reads as many as are available and fit.
    *
-   * @returns How many bytes were read into `into`; `null` at the end of the stream.
+   * @returns The number of bytes read into `into`; `null` at the end of the stream.
    * @throws if the connection breaks, or is closed meanwhile.
    */
   read(into: Uint8Array): Promise<number | null>;
-  /** When the last bytes read came, as far as the kernel says so; on the reader's timeline. */
-  readonly stamped?: bigint | null;
+  /**
+   * When the bytes last read arrived, if the kernel says so: nanoseconds on the timeline that the
+   * reader uses, {@linkcode Clock.monotonic} for a client.
+   */
+  readonly arrived?: bigint | null;
 }
 
-/** The half of a connection that is written. */
+/** The writable half of a connection. */
 export interface Sink {
   /**
-   * Writes bytes, maybe not all of them.
+   * Writes bytes, possibly not all of them.
    *
-   * @returns How many of `bytes` were taken.
+   * @returns The number of bytes written.
    * @throws if the connection breaks, or is closed meanwhile.
    */
   write(bytes: Uint8Array): Promise<number>;
-  /** What the writer's clock showed just before bytes were last handed over, if the sink takes it. */
+  /**
+   * The client's {@linkcode Clock.monotonic} just before bytes were last handed over, if the sink
+   * reads it.
+   */
   readonly departed?: bigint;
 }
 
-/** What a server shows of itself: PEM texts. */
+/** A server's certificate and key, as PEM text. */
 export interface Certificate {
-  /** The certificate, and those between it and its authority. */
+  /** The certificate, followed by any intermediate ones. */
   readonly cert: string;
-  /** Its private key. */
+  /** The certificate's private key, not encrypted. */
   readonly key: string;
 }
 
-/** Whom a client believes. */
+/** How a client verifies a server. */
 export interface TlsOptions {
-  /** The name (or IP address) that the server's certificate must be for. */
+  /** The name or IP address that the server's certificate must be for. */
   readonly hostname: string;
-  /** Authorities, as PEM text, that may have signed it beside those of {@linkcode trustOnly}. */
+  /** Certificates of further authorities to trust, as PEM text. Default: none. */
   readonly ca?: string | undefined;
 }
 
 /** A stream of bytes in both directions. */
 export interface Connection extends Source, Sink {
-  /** The other end. */
+  /** The address of the other end. */
   readonly remote: SocketAddress;
   /**
-   * Makes a client's connection one with TLS, before anything else is done with it.
+   * Starts TLS on a client's connection, before anything else is done with it.
    *
-   * @throws {TlsError} if the other end is not who it should be, or does not speak TLS.
+   * @throws {TlsError} if the server does not speak TLS or fails verification.
    */
   startTls?(options: TlsOptions): Promise<void>;
   /**
-   * Waits until a server's connection is one with TLS.
+   * Waits for the TLS handshake on a server's connection.
    *
-   * @throws if it does not become one.
+   * @throws if the handshake fails.
    */
   awaitTls?(): Promise<void>;
-  /** Says that nothing more will be written. */
+  /** Tells the other end that nothing more will be written. */
   closeWrite?(): Promise<void>;
   /**
-   * Ends it; a read or write that is under way is rejected.
+   * Closes the connection; pending reads and writes reject.
    *
-   * @param stuck Is there a write under way that may never end? Default: no.
+   * @param stuck Whether a pending write may never finish. Default `false`.
    */
   close(stuck?: boolean): void;
 }
 
-/** Something that connections come from. */
+/** A source of connections to a server. */
 export interface Listener {
-  /** Are its connections ones with TLS? */
+  /** Whether its connections use TLS. */
   readonly transport: "tcp" | "tls";
-  /** Where it listens; a port of 0 has become the one that was picked. */
+  /** Where it listens, with the actual port in place of 0. */
   readonly address: SocketAddress;
   /**
    * Waits for a connection.
    *
    * @returns The next connection; `null` once the listener is closed.
-   * @throws if one cannot be accepted; the next one may be.
+   * @throws if a connection cannot be accepted; the next one may be.
    */
   accept(): Promise<Connection | null>;
   /**
-   * With TLS: shows another certificate to those who connect from now on.
+   * With TLS: uses another certificate for new connections.
    *
-   * @throws if it is none; the old one is shown on then.
+   * @throws if the certificate is invalid; the old one stays in use.
    */
   renew?(certificate: Certificate): void;
-  /** Takes no more connections; those there are go on. */
+  /** Stops accepting; open connections stay open. */
   close(): void;
 }
 
-/** Where connections come from: the operating system's network, or a simulated one. */
+/** The operating system's network, or a simulated one. */
 export interface Network extends DatagramNetwork {
   /**
-   * The IP addresses of a name, in the order of preference.
+   * Looks up the IP addresses of a name, the preferred ones first.
    *
    * @param family Only addresses of this family; `undefined` for both.
-   * @throws if they cannot be looked up; if there is no such name, with `code` `"ENOTFOUND"`.
+   * @throws if the lookup fails; with `code` `"ENOTFOUND"` if there is no such name.
    */
   resolve(hostname: string, family: 4 | 6 | undefined): Promise<string[]>;
   /**
    * Connects to a server.
    *
    * @param signal Ends the attempt.
-   * @param secure Is {@linkcode Connection.startTls} to follow? Default: no.
+   * @param secure Whether {@linkcode Connection.startTls} will follow. Default `false`.
    * @throws if the server cannot be reached, or the signal is aborted.
    */
   connect(address: SocketAddress, signal: AbortSignal, secure?: boolean): Promise<Connection>;
   /**
    * Listens for connections.
    *
-   * @param certificate If there is one: for connections with TLS.
-   * @throws if the address cannot be had, or the certificate is none.
+   * @param certificate For TLS. Default: plain TCP.
+   * @throws if it cannot listen on the address, or the certificate is invalid.
    */
   listen(address: SocketAddress, certificate?: Certificate): Listener;
   /**
-   * Opens a server's socket that the kernel stamps: `null` where that cannot be.
+   * Opens a server's socket with kernel timestamps.
    *
-   * @throws if the address cannot be had.
+   * @returns `null` where the kernel does not take them.
+   * @throws if it cannot listen on the address.
    */
   bind(transport: "tcp" | "udp", address: SocketAddress): BoundSocket | null;
 }
 
-/** A server's end, stamped by the program. */
+/** A server's datagram socket, without kernel timestamps. */
 export interface DatagramListener {
-  /** Where it listens; a port of 0 has become the one that was picked. */
+  /** Where it listens, with the actual port in place of 0. */
   readonly address: SocketAddress;
   /**
    * Waits for a datagram.
    *
-   * @returns The next datagram; `null` once it is closed.
+   * @returns The next datagram; `null` once the listener is closed.
    */
   receive(): Promise<Datagram | null>;
-  /** Sends, or fails to: nobody is told. */
+  /** Sends a datagram. Failures are ignored. */
   send(bytes: Uint8Array, to: SocketAddress): void;
-  /** Takes no more datagrams. */
+  /** Closes the socket. */
   close(): void;
 }
 
-/** What came, and from whom. */
+/** A datagram that a server received. */
 export interface Datagram {
-  /** All that it holds, of whatever length. */
+  /** All of its bytes. */
   readonly bytes: Uint8Array;
-  /** Where an answer goes. */
+  /** The address to reply to. */
   readonly sender: SocketAddress;
 }
 
-/** A client's end, with a source port of its own, that hears nobody but one server. */
+/** A client's datagram socket, with its own source port, that receives from one server only. */
 export interface DatagramPort {
-  /** Sends to the server, or fails to: that is like a datagram that is lost on the way. */
+  /** Sends to the server. If that fails, the datagram counts as lost. */
   send(bytes: Uint8Array<ArrayBuffer>): void;
   /**
-   * Waits for a datagram.
+   * Waits for a datagram and copies as much of it to `into` as fits.
    *
-   * @returns What it was; `null` once the port is closed.
-   * @throws {Deno.errors.ConnectionRefused} if the other machine says that nobody listens.
+   * @returns Its length and time of arrival; `null` once the port is closed.
+   * @throws {Deno.errors.ConnectionRefused} if nothing listens on the server's port.
    */
   receive(into: Uint8Array): Promise<Arrival | null>;
-  /** Gives the source port back. */
+  /** Closes the socket. */
   close(): void;
 }
 
-/** A datagram that has come. */
+/** A datagram that a client received. */
 export interface Arrival {
-  /** How many bytes it has, of which the caller has the first. */
+  /** Its length in bytes, which may exceed the buffer's. */
   readonly length: number;
-  /** When it came, as {@linkcode Clock.monotonic}, */
+  /** When it arrived, in nanoseconds as {@linkcode Clock.monotonic}. */
   readonly arrived: bigint;
-  /** and who says so. */
+  /** Who took {@linkcode Arrival.arrived}. */
   readonly by: Stamper;
 }
 
-/** Where datagrams come from: the operating system's network, or a simulated one. */
+/** The datagram half of a {@linkcode Network}. */
 export interface DatagramNetwork {
   /**
-   * Opens a server's end.
+   * Opens a server's socket.
    *
-   * @throws if the address cannot be had.
+   * @throws if it cannot listen on the address.
    */
   listenDatagrams(address: SocketAddress): DatagramListener;
   /**
-   * Opens a client's end.
+   * Opens a client's socket.
    *
-   * @param server Whom it is to hear.
-   * @param clock Says when datagrams come.
+   * @param server The only sender to receive from.
+   * @param clock Timestamps what arrives.
    * @throws if the server cannot be reached from here.
    */
   openDatagrams(server: SocketAddress, clock: Clock): DatagramPort;
 }
 
-/** A server's socket that the kernel stamps. */
+/** A server's socket with kernel timestamps. */
 export interface BoundSocket {
-  /** What comes by it: connections, or datagrams. */
+  /** Whether it takes connections or datagrams. */
   readonly transport: "tcp" | "udp";
-  /** Its descriptor. */
+  /** Its file descriptor. */
   readonly fd: number;
-  /** Where it listens; a port of 0 has become the one that was picked. */
+  /** Where it listens, with the actual port in place of 0. */
   readonly address: SocketAddress;
-  /** Gives it back. Nobody may use its descriptor any more. */
+  /** Closes the socket, and with it the descriptor. */
   close(): void;
 }

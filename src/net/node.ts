@@ -1,24 +1,31 @@
 /**
- * Modules of Node's that Deno has. To import them takes 4 ms at each start,
- * whether they are used or not, so they are asked for when they are needed.
+ * Node's modules, loaded on first use: importing them would add 4 ms to every
+ * start.
  *
  * @module
  */
 
-// deno-lint-ignore-file no-process-global -- importing it would be what is avoided here
+// deno-lint-ignore-file no-process-global -- importing it would take those 4 ms
 
-/** Addresses of names. */
+/** For looking up names. */
 export function dns(): typeof import("node:dns/promises") {
   return process.getBuiltinModule("node:dns/promises");
 }
 
-/** What the process has used: seconds of processor time, and bytes of memory that are resident. */
-export function processUsage(): { readonly cpu: number; readonly residentMemory: number } {
-  const { user, system } = process.cpuUsage();
-  return { cpu: (user + system) / 1e6, residentMemory: Deno.memoryUsage().rss };
+/** What a process has used. */
+export interface ProcessUsage {
+  readonly cpuSeconds: number;
+  /** Bytes in RAM. */
+  readonly residentMemory: number;
 }
 
-/** IP addresses and prefixes. */
+/** What this process has used so far. */
+export function processUsage(): ProcessUsage {
+  const { user, system } = process.cpuUsage();
+  return { cpuSeconds: (user + system) / 1e6, residentMemory: Deno.memoryUsage().rss };
+}
+
+/** For IP addresses and prefixes. */
 export function net(): typeof import("node:net") {
   return process.getBuiltinModule("node:net");
 }

@@ -1,6 +1,6 @@
 /**
- * The operating system's network: Deno opens, and where the kernel can stamp,
- * it does.
+ * The operating system's network: Deno opens the sockets, and the kernel
+ * timestamps what arrives where it can.
  *
  * @module
  */
@@ -52,20 +52,21 @@ export const systemNetwork: Network = {
 };
 
 /**
- * Who is to stamp, with a clock: the kernel's stamps are the machine's time, and of use with no other.
+ * Decides who takes timestamps. The kernel's are of the system clock, so they are useless with any
+ * other.
  *
- * @throws {TypeError} if it is to be the kernel, and the clock is another.
+ * @throws {TypeError} if kernel timestamps are required and `clock` is not the system clock.
  */
-export function stampers(wanted: Timestamps = "auto", clock: Clock): Timestamps {
+export function timestampsFor(wanted: Timestamps = "auto", clock: Clock): Timestamps {
   if (isSystemClock(clock)) return wanted;
   if (wanted !== "kernel") return "user";
-  throw new TypeError("cannot have the kernel's timestamps with another clock than the machine's");
+  throw new TypeError("cannot use kernel timestamps with a clock other than the system's");
 }
 
 /**
- * The system's network, for a client. What comes over TLS the program stamps always.
+ * The system's network, for a client. Over TLS, timestamps are always the program's.
  *
- * @throws {Error} a sentence, if the kernel is to stamp and cannot be asked to.
+ * @throws {OptionError} if kernel timestamps are required but unavailable.
  */
 export function clientNetwork(timestamps: Timestamps, clock: Clock): Network {
   const libc = timestamps === "kernel"
@@ -74,8 +75,8 @@ export function clientNetwork(timestamps: Timestamps, clock: Clock): Network {
     ? linuxLibc()
     : null;
   if (libc === null) return systemNetwork;
-  const refusal = () =>
-    new OptionError("cannot have the kernel's timestamps of what comes from there", "timestamps");
+  const unavailable = () =>
+    new OptionError("cannot use kernel timestamps on this socket", "timestamps");
   return {
     ...systemNetwork,
     async connect(address, signal, secure = false) {
@@ -86,11 +87,11 @@ export function clientNetwork(timestamps: Timestamps, clock: Clock): Network {
       if (stamped !== null) return stamped;
       if (secure || timestamps === "auto") return new DenoConnection(stream, awaitingReply, zone);
       stream.close();
-      throw refusal();
+      throw unavailable();
     },
     openDatagrams(server) {
       const stamped = KernelPort.open(libc, server, clock);
-      if (stamped === null && timestamps === "kernel") throw refusal();
+      if (stamped === null && timestamps === "kernel") throw unavailable();
       return stamped ?? systemNetwork.openDatagrams(server, clock);
     },
   };

@@ -64,7 +64,7 @@ export class EpollStreams {
   /** Accepts connections from a socket that listens. */
   listen(listener: number): void {
     this.#listeners.add(listener);
-    this.#sockets.attend(listener);
+    this.#sockets.addListener(listener);
   }
 
   /** A descriptor has something. One that is none of these is ignored: it was closed just before. */
@@ -91,7 +91,7 @@ export class EpollStreams {
 
   /** Accepts no more connections, and answers only what has begun to come, for a while. */
   stop(): void {
-    for (const listener of this.#listeners) this.#sockets.ignore(listener);
+    for (const listener of this.#listeners) this.#sockets.removeListener(listener);
     this.#listeners.clear();
     for (const cancel of this.#paused.values()) cancel();
     this.#paused.clear();
@@ -136,7 +136,7 @@ export class EpollStreams {
       return this.#sockets.accept(listener);
     } catch (error) {
       if (!(error instanceof NoRoom)) throw error;
-      this.#sockets.ignore(listener);
+      this.#sockets.removeListener(listener);
       this.#pause(listener, error);
       return null;
     }
@@ -185,7 +185,7 @@ export class EpollStreams {
   #keep(stream: Stream, bytes: Uint8Array<ArrayBuffer>, sent: number): void {
     if (sent < 0 && sent !== WOULD_BLOCK) return this.#close(stream, true);
     stream.unsent = bytes.slice(Math.max(sent, 0));
-    this.#sockets.await(stream.fd, "write");
+    this.#sockets.waitFor(stream.fd, "write");
   }
 
   #sendRest(stream: Stream, bytes: Uint8Array<ArrayBuffer>): void {
@@ -193,7 +193,7 @@ export class EpollStreams {
     if (sent < bytes.length) return this.#keep(stream, bytes, sent);
     stream.unsent = null;
     if (stream.refusal !== null || this.#sessions.stopping) this.#close(stream);
-    else this.#sockets.await(stream.fd, "read");
+    else this.#sockets.waitFor(stream.fd, "read");
   }
 
   #close(stream: Stream, broken = false): void {

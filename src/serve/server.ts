@@ -29,7 +29,7 @@ import type {
   Timestamps,
 } from "../net/network.ts";
 import { requireLinuxLibc } from "../net/linux/sockets.ts";
-import { stampers, systemNetwork } from "../net/system.ts";
+import { systemNetwork, timestampsFor } from "../net/system.ts";
 import { Admission, type Limits } from "./admission.ts";
 import { type Bound, listen } from "./listen.ts";
 import { EventLog, type ServerEvent } from "./event_log.ts";
@@ -114,7 +114,7 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   const clock = options.clock ?? systemClock();
   const network = options.network ?? systemNetwork;
   const timers = options.timers ?? systemTimers;
-  const sockets = await openSockets(options, network, stampers(options.timestamps, clock));
+  const sockets = await openSockets(options, network, timestampsFor(options.timestamps, clock));
   const { endpoints } = sockets;
   const sessions = new Sessions(admission, new Counters(), () => clock.realtime());
   const streams = new StreamService(sockets.listeners, sessions, timers, idleTimeout);

@@ -4,11 +4,11 @@
  * @module
  */
 
+import { clientNetwork, timestampsFor } from "../net/system.ts";
 import { type Clock, crossTimestamp, stepped, type Timers } from "../clock/clock.ts";
 import { systemClock, systemTimers } from "../clock/system_clock.ts";
 import { parseServerAddress, type ServerAddress } from "../net/address.ts";
 import type { Network, Timestamps } from "../net/network.ts";
-import { clientNetwork, stampers } from "../net/system.ts";
 import { nanoseconds } from "../ntp/timestamp.ts";
 import { measure, type Measurement } from "./burst.ts";
 import type { Environment, KeptConnection } from "./conversation.ts";
@@ -129,7 +129,7 @@ export class Poller {
     const clock = options.clock ?? systemClock();
     this.environment = {
       clock,
-      network: options.network ?? clientNetwork(stampers(options.timestamps, clock), clock),
+      network: options.network ?? clientNetwork(timestampsFor(options.timestamps, clock), clock),
       timers: options.timers ?? systemTimers,
       nonce: options.nonce ?? (() => crypto.getRandomValues(new BigUint64Array(1))[0]!),
     };

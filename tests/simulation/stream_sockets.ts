@@ -44,26 +44,26 @@ export class ConnectionSockets implements StreamSockets {
   refused = 0;
   readonly #sockets = new Map<number, Socket>();
   readonly #accepted: Connection[] = [];
-  #attending = false;
+  #listening = false;
   #next = LISTENER + 1;
 
   /** Something has connected. */
   arrive(connection: Connection): void {
     this.#accepted.push(connection);
-    this.attend();
+    this.addListener();
   }
 
-  attend(): void {
-    this.#attending = true;
+  addListener(): void {
+    this.#listening = true;
     if (this.#accepted.length > 0) this.onReady(LISTENER);
   }
 
-  ignore(): void {
-    this.#attending = false;
+  removeListener(): void {
+    this.#listening = false;
   }
 
   accept(): Accepted | null {
-    if (!this.#attending || this.#accepted.length === 0) return null;
+    if (!this.#listening || this.#accepted.length === 0) return null;
     if (this.full) {
       this.refused++;
       throw new NoRoom("Too many open files");
@@ -112,7 +112,7 @@ export class ConnectionSockets implements StreamSockets {
     return bytes.length;
   }
 
-  await(fd: number, what: "read" | "write"): void {
+  waitFor(fd: number, what: "read" | "write"): void {
     const socket = this.#sockets.get(fd)!;
     socket.awaited = what;
     this.#tell(fd, socket);

@@ -1,25 +1,24 @@
 /**
- * Keeps the event loop turning for some microseconds, so that what is expected
- * next finds this process awake: waking a sleeping processor takes tens of
- * microseconds, on one end of an exchange or on both, and a timestamp that is
- * late by so much. Measured on loopback between two processes of a virtual
- * machine: error bound 20 µs with it, 52 µs without.
+ * Keeps the event loop turning for some microseconds, so that what arrives next
+ * finds this process awake: waking a sleeping processor takes tens of
+ * microseconds, by which a timestamp is late. Measured on loopback between two
+ * processes of a virtual machine: error bound 20 µs with it, 52 µs without.
  *
  * @module
  */
 
-/** One for all connections that expect something equally soon. */
+/** Shared by all connections that expect something equally soon. */
 export class BusyPoll {
   readonly #milliseconds: number;
   #turning = false;
   #until = 0;
 
-  /** @param seconds How long something can be expected for. */
+  /** @param seconds How long to keep turning after {@linkcode start}. */
   constructor(seconds: number) {
     this.#milliseconds = seconds * 1000;
   }
 
-  /** From now on something is expected. */
+  /** Something is expected from now on. */
   start(): void {
     this.#until = performance.now() + this.#milliseconds;
     if (this.#turning) return;

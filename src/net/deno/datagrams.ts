@@ -1,5 +1,5 @@
 /**
- * Datagrams: where they come from, and a client's way to a server of NTP.
+ * Deno's datagram sockets, for a server and for a client.
  *
  * @module
  */
@@ -8,10 +8,10 @@ import type { DatagramNetwork, DatagramPort } from "../network.ts";
 import type { Clock } from "../../clock/clock.ts";
 import { canonical, type SocketAddress } from "../address.ts";
 
-/** Milliseconds after an error. */
+/** Pause after an error. */
 const ERROR_PAUSE_MS = 1;
 
-/** The operating system's datagrams. */
+/** The operating system's datagrams, timestamped by the program. */
 export const systemDatagrams: DatagramNetwork = {
   listenDatagrams(address) {
     const socket = Deno.listenDatagram({ ...address, transport: "udp" });
@@ -25,8 +25,8 @@ export const systemDatagrams: DatagramNetwork = {
             const [bytes, sender] = await socket.receive();
             return { bytes, sender: sender as Deno.NetAddr };
           } catch {
-            // What a client's machine says of an answer that it did not want is nobody's trouble.
             if (closed) return null;
+            // Most likely an ICMP error: a client that was answered no longer listens.
             await new Promise((resolve) => setTimeout(resolve, ERROR_PAUSE_MS));
           }
         }
@@ -45,7 +45,7 @@ export const systemDatagrams: DatagramNetwork = {
   },
 };
 
-/** Opens a socket with a port of its own, of the family of who is to be asked. */
+/** Opens a socket with a port of its own, of the server's address family. */
 export function openSocket({ hostname }: SocketAddress): Deno.DatagramConn {
   const any = hostname.includes(":") ? "::" : "0.0.0.0";
   return Deno.listenDatagram({ hostname: any, port: 0, transport: "udp" });
@@ -63,7 +63,7 @@ class UserPort implements DatagramPort {
   }
 
   send(bytes: Uint8Array): void {
-    this.#socket.send(bytes, this.#server).catch(() => {}); // Like one that is lost on the way.
+    this.#socket.send(bytes, this.#server).catch(() => {}); // It counts as lost.
   }
 
   async receive(into: Uint8Array) {
@@ -91,7 +91,7 @@ class UserPort implements DatagramPort {
     }
   }
 
-  /** The same address may be written in several ways, and an unspecified one is this machine's. */
+  /** An address has several spellings, and the unspecified one reaches this machine. */
   #isServer(hostname: string): boolean {
     const server = canonical(this.#server.hostname);
     return server === "0.0.0.0" || server === "::" || server === canonical(hostname);

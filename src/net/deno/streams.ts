@@ -1,5 +1,5 @@
 /**
- * Connections, and where they come from.
+ * Deno's connections and listeners, with and without TLS.
  *
  * @module
  */
@@ -10,16 +10,13 @@ import { BusyPoll } from "./busy_poll.ts";
 import { hangUp, setNoDelay } from "../descriptors.ts";
 import { authorityError, certificateError, handshakeError, refuseEncrypted } from "./tls.ts";
 
-/** Connections that may wait to be accepted. */
-const BACKLOG = 4096;
+/** How many connections may wait to be accepted. Deno has this option, but its types do not. */
+export const WITH_BACKLOG: object = { tcpBacklog: 4096 };
 
-/** Deno knows this option, its types do not. */
-export const WITH_BACKLOG: object = { tcpBacklog: BACKLOG };
-
-/** Seconds: about what a reply takes on a fast network. Longer, and the server's own process is kept from running. */
+/** For about as long as a reply takes on a fast network. A local server needs the processor too. */
 export const awaitingReply = new BusyPoll(30e-6);
 
-/** Seconds: about what a client on a fast network takes until its next request. */
+/** For about as long as a client on a fast network takes until its next request. */
 const awaitingRequest = new BusyPoll(100e-6);
 
 export class DenoListener<T extends Deno.Listener> implements Listener {
@@ -53,7 +50,7 @@ export class DenoListener<T extends Deno.Listener> implements Listener {
 
 export class TlsListener extends DenoListener<Deno.TlsListener> {
   static listen(address: SocketAddress, certificate: Certificate): TlsListener {
-    // Sharing the port with a successor must not be sharing it with another program.
+    // `reusePort` lets a successor share the port; make sure that no other program has it.
     Deno.listen({ ...address }).close();
     return new TlsListener("tls", TlsListener.#open(address, certificate));
   }
@@ -70,7 +67,7 @@ export class TlsListener extends DenoListener<Deno.TlsListener> {
     }
   }
 
-  /** Deno's listeners cannot change their certificate. The new one is there before the old one goes. */
+  /** Replaces the listener, since Deno's cannot change its certificate. */
   renew(certificate: Certificate): void {
     const old = this.listener;
     this.listener = TlsListener.#open(this.address, certificate);
@@ -78,17 +75,17 @@ export class TlsListener extends DenoListener<Deno.TlsListener> {
   }
 }
 
-/** Milliseconds in which connections that Deno would not end are collected: looking for them takes some. */
+/** How long connections are collected: finding their descriptors takes milliseconds. */
 const HANG_UP_PAUSE_MS = 10;
 
-/** Connections that are to end although Deno is waiting for something. */
+/** Closes connections that Deno would keep open. */
 class HangUps {
   #connections: DenoConnection[] = [];
 
   add(connection: DenoConnection): void {
     if (this.#connections.push(connection) > 1) return;
     setTimeout(() => {
-      // As long as they are open, nobody else has their addresses.
+      // They are still open, so their addresses are still theirs.
       hangUp(this.#connections);
       for (const each of this.#connections) each.release();
       this.#connections = [];
@@ -98,7 +95,10 @@ class HangUps {
 
 const hangUps = new HangUps();
 
-/** Few say goodbye in TLS before they close. Messages of a known length cannot be cut short unseen. */
+/**
+ * Takes a TLS connection closed without notice for one at its end: most clients do so, and messages
+ * of a fixed length cannot be truncated unnoticed.
+ */
 function asEnd(error: unknown): null {
   if (error instanceof Deno.errors.UnexpectedEof) return null;
   throw error;
@@ -108,7 +108,7 @@ export function setNoDelayOf(stream: Deno.TcpConn): void {
   try {
     stream.setNoDelay();
   } catch {
-    // It is broken already, as the first read will say.
+    // It is already broken: the first read will fail.
   }
 }
 
@@ -116,18 +116,18 @@ export class DenoConnection implements Connection {
   readonly remote: SocketAddress;
   readonly #busyPoll: BusyPoll;
   #stream: Deno.TcpConn | Deno.TlsConn;
-  /** Is it one with TLS that has not been agreed on yet? */
+  /** Whether it uses TLS and the handshake has not finished. */
   #handshaking: boolean;
   #closed = false;
 
-  /** @param zone Of the other end's address: Deno leaves it out. Default: none. */
+  /** @param zone The zone of the remote address, which Deno omits. Default: none. */
   constructor(stream: Deno.TcpConn | Deno.TlsConn, busyPoll: BusyPoll, zone = "") {
     const { hostname, port } = stream.remoteAddr as Deno.NetAddr;
     this.remote = { hostname: hostname + zone, port };
     this.#stream = stream;
     this.#handshaking = "handshake" in stream;
     this.#busyPoll = busyPoll;
-    // Deno has no such option for a server's connection with TLS.
+    // A server's connection with TLS has no such method.
     if ("setNoDelay" in stream) setNoDelayOf(stream);
   }
 
@@ -167,7 +167,6 @@ export class DenoConnection implements Connection {
     return this.#stream.closeWrite();
   }
 
-  /** Where it ends here. */
   get local(): SocketAddress {
     const { hostname, port } = this.#stream.localAddr as Deno.NetAddr;
     return { hostname, port };
@@ -181,7 +180,7 @@ export class DenoConnection implements Connection {
     else this.release();
   }
 
-  /** Gives back what Deno has of it. */
+  /** Closes Deno's resource. */
   release(): void {
     try {
       this.#stream.close();

@@ -1,5 +1,5 @@
 /**
- * TLS around a connection: certificates, and what goes wrong with them.
+ * Trust in TLS certificates, and messages for what is wrong with one.
  *
  * @module
  */
@@ -9,22 +9,22 @@ import { CertificateError, TlsError } from "../errors.ts";
 import { printable } from "../../ntp/printable.ts";
 
 /**
- * Decides which authorities this process believes. Only the first connection
- * with TLS asks: after that it is too late.
+ * Sets which authorities this process trusts. Call it before the first
+ * connection with TLS: later calls have no effect.
  *
- * Deno takes its own list by default, and certificates given to `startTls` add
- * to it; this variable is the one way to have another list, or none.
+ * By default Deno trusts its own list, to which certificates given to
+ * `startTls` are added; only this variable selects another list, or none.
  *
- * @param authorities Those of the operating system, or none but what
- * {@linkcode TlsOptions.ca} names.
- * @throws {Deno.errors.NotCapable} without the permission to set the variable.
+ * @param authorities Those of the operating system, or only those in
+ * {@linkcode TlsOptions.ca}.
+ * @throws {Deno.errors.NotCapable} without permission to set the variable.
  */
 export function trustOnly(authorities: "system" | "named"): void {
   Deno.env.set("DENO_TLS_CA_STORE", authorities === "system" ? "system" : "");
 }
 
 /**
- * Names what is wrong in a failed handshake.
+ * Explains why a handshake failed.
  *
  * @returns What to throw instead; `error` itself if the connection broke.
  */
@@ -36,22 +36,22 @@ export function handshakeError(error: unknown): unknown {
   return new TlsError(certificateErrorText(printable(error.message)), { cause: error });
 }
 
-/** @throws {CertificateError} if the key is one that nobody can use without a passphrase. */
+/** @throws {CertificateError} if the key needs a passphrase. */
 export function refuseEncrypted({ key }: Certificate): void {
   if (!/ENCRYPTED/.test(key)) return;
   throw new CertificateError("cannot use the certificate: its key is encrypted; decrypt it first");
 }
 
-/** Names what is wrong with a certificate that a server is to show; other errors are left alone. */
+/** Explains what is wrong with a server's certificate. @returns Other errors as they are. */
 export function certificateError(error: unknown): unknown {
   if (!(error instanceof Error) || error instanceof Deno.errors.AddrInUse) return error;
   const { message } = error;
   const what = message.includes("No certificates")
-    ? "there is none in it"
+    ? "there is no certificate in it"
     : message.includes("No keys")
     ? "there is no private key in its key"
     : message.includes("KeyMismatch")
-    ? "the key is that of another"
+    ? "the key belongs to another certificate"
     : /^(invalid peer certificate: |unexpected error: |Unable to decode)/.test(message)
     ? `it cannot be read (${message.replace(/^.*?: /, "")})`
     : null;
@@ -60,23 +60,23 @@ export function certificateError(error: unknown): unknown {
     : new CertificateError(`cannot use the certificate: ${what}`, { cause: error });
 }
 
-/** Names what is wrong with a client's {@linkcode TlsOptions}; other errors, of the connection, are left alone. */
+/** Explains what is wrong with {@linkcode TlsOptions}. @returns Other errors as they are. */
 export function authorityError(error: unknown, hostname: string): unknown {
   const message = error instanceof Error ? error.message : String(error);
   const what = /BadEncoding|certificate|pem/i.test(message)
     ? `the authority's certificate cannot be read (${message.replace(/^.*?: /, "")})`
     : message.startsWith("Invalid hostname")
-    ? `${hostname} is not a name that a certificate can be for`
+    ? `${hostname} is not a valid host name`
     : null;
   return what === null ? error : new TlsError(`cannot be asked: ${what}`, { cause: error });
 }
 
-/** Is what came not TLS at all? */
+/** Whether the other end does not speak TLS. */
 function isNoTls(error: unknown): boolean {
   return error instanceof Error && /InvalidContentType|InvalidMessage/.test(error.message);
 }
 
-/** In the words of rustls, which Deno uses. */
+/** @param message In the words of rustls, which Deno uses. */
 function certificateErrorText(message: string): string {
   const problem = message.replace(/^invalid peer certificate: /, "");
   if (problem.startsWith("UnknownIssuer")) {
@@ -101,7 +101,7 @@ function certificateErrorText(message: string): string {
   return `failed in the TLS handshake: ${problem}`;
 }
 
-/** The moment of which rustls speaks, if it does: in seconds since the Unix epoch. */
+/** The limit of the certificate's validity, which rustls may give in seconds since the Unix epoch. */
 function since(problem: string): string {
   const moment = /not valid (after|before) (\d+)/.exec(problem);
   if (moment === null) return "";
@@ -109,7 +109,7 @@ function since(problem: string): string {
   return ` (valid ${moment[1] === "after" ? "until" : "from"} ${date})`;
 }
 
-/** Does a message of 48 bytes begin as one of TLS does: an alert or a handshake? */
+/** Whether a message starts like one of TLS: an alert or a handshake. */
 export function looksLikeTls(bytes: Uint8Array): boolean {
   return (bytes[0] === 21 || bytes[0] === 22) && bytes[1] === 3;
 }

@@ -1,7 +1,6 @@
 /**
- * A client's sockets of which the kernel says when something came, however
- * late they are looked at. Nothing here blocks: they are looked at again and
- * again, from the event loop.
+ * A client's sockets with kernel timestamps, which are right however late the
+ * sockets are read. Nothing here blocks: the event loop polls them.
  *
  * @module
  */
@@ -10,40 +9,39 @@ import { type Clock, type CrossTimestamp, crossTimestamp } from "../../clock/clo
 import type { SocketAddress } from "../address.ts";
 import { connectionDescriptor, descriptorOf } from "../descriptors.ts";
 import { DatagramSocket } from "./datagrams.ts";
-import { stampedDescriptor } from "./sockets.ts";
+import { enableTimestamps } from "./sockets.ts";
 import type { Libc } from "../../libc/libc.ts";
 import { StreamSocket } from "./streams.ts";
 import type { Arrival, Connection, DatagramPort } from "../network.ts";
 import { openSocket } from "../deno/datagrams.ts";
 
-/** Turns of the event loop for which an answer may come at any moment. */
+/** Busy polling comes first, for about as long as a reply takes on a fast network. */
+const BUSY_POLL_NS = 250_000n;
+
+/** Then one poll in each of this many turns of the event loop. */
 const SOON_TURNS = 200;
 
-/** Milliseconds between two looks after that: the kernel has stamped what came meanwhile. */
-const LATER_MS = 1;
+/** Then pauses between polls: the kernel timestamps what arrives meanwhile. */
+const POLL_PAUSE_MS = 1;
 
-/** Nanoseconds for which it is looked again and again at first: about what a reply takes on a fast network. */
-const AT_ONCE_NS = 250_000n;
-
-/** Waits until it is time to look again. */
-function untilNextLook(turn: number): Promise<void> {
+function untilNextPoll(turn: number): Promise<void> {
   return new Promise((resolve) => {
     if (turn < SOON_TURNS) setImmediate(resolve);
-    else setTimeout(resolve, LATER_MS);
+    else setTimeout(resolve, POLL_PAUSE_MS);
   });
 }
 
-/** By how much a system clock is slewed at most, as a fraction. */
-const SLEW = 500e-6;
+/** The fastest slew of a system clock, as a fraction. */
+const MAX_SLEW = 500e-6;
 
 /**
- * From the kernel's stamps, which are the system clock's time, to the
- * monotonic timeline. A stamp counts only if the system clock was not set
- * between the last look that found nothing and this one: it came in between.
+ * Converts kernel timestamps, which are of the system clock, to the monotonic
+ * timeline. That works only if the system clock was not set between the last
+ * look that found nothing and the one that found the message.
  */
 export class Arrivals {
   readonly #clock: Clock;
-  /** When nothing had come yet. */
+  /** Taken just before the last look that found nothing. */
   #empty: CrossTimestamp;
 
   constructor(clock: Clock) {
@@ -52,35 +50,31 @@ export class Arrivals {
   }
 
   /**
-   * Waits until something has come, or somebody has closed.
+   * Waits until something has been received, or the socket is closed.
    *
-   * @param receive Takes it; `null` if nothing has.
-   * @returns `null` if it is closed.
+   * @param receive Receives without waiting; `null` if it would block.
+   * @returns What it received; `null` if the socket is closed.
    */
   async wait<T>(receive: () => T | null, isClosed: () => boolean): Promise<T | null> {
     let received = this.look(receive);
     if (received !== null) return received;
-    await undefined; // Who reads before writing writes now.
-    if (isClosed()) return null; // Its descriptor may be another's by now.
+    await undefined; // A caller that posts its read first now writes.
+    if (isClosed()) return null; // The descriptor may already be another socket's.
     // A turn of the event loop takes longer than a reply on a fast network.
     const start = this.#clock.monotonic();
-    while (this.#empty.monotonic - start < AT_ONCE_NS) {
+    while (this.#empty.monotonic - start < BUSY_POLL_NS) {
       received = this.look(receive);
       if (received !== null) return received;
     }
     for (let turn = 0;; turn++) {
-      await untilNextLook(turn);
+      await untilNextPoll(turn);
       if (isClosed()) return null;
       received = this.look(receive);
       if (received !== null) return received;
     }
   }
 
-  /**
-   * Looks whether something has come.
-   *
-   * @param receive Takes it; `null` if nothing has.
-   */
+  /** Tries to receive once. */
   look<T>(receive: () => T | null): T | null {
     const before = crossTimestamp(this.#clock, 1);
     const received = receive();
@@ -89,15 +83,17 @@ export class Arrivals {
   }
 
   /**
-   * @param arrived Nanoseconds since the Unix epoch, or 0: the kernel does not say.
-   * @returns The moment, or one just after it; `null` if it cannot be said.
+   * Converts the timestamp of what was just received.
+   *
+   * @param arrived Nanoseconds since the Unix epoch; 0 if there is none.
+   * @returns That moment or one just after it, never before; `null` if it cannot be known.
    */
   monotonic(arrived: bigint): bigint | null {
     if (arrived === 0n) return null;
     const { monotonic, realtime, error } = crossTimestamp(this.#clock);
     const elapsed = monotonic - this.#empty.monotonic;
     const moved = (realtime - this.#empty.realtime) - elapsed;
-    const doubt = error + this.#empty.error + BigInt(Math.ceil(SLEW * Number(elapsed)));
+    const doubt = error + this.#empty.error + BigInt(Math.ceil(MAX_SLEW * Number(elapsed)));
     const age = realtime - arrived - doubt;
     if (moved > doubt || -moved > doubt) return null;
     if (age < 0n) return monotonic;
@@ -106,7 +102,7 @@ export class Arrivals {
   }
 }
 
-/** A port of its own, for datagrams from one server. */
+/** A client's datagram socket. */
 export class KernelPort implements DatagramPort {
   readonly #owner: Deno.DatagramConn;
   readonly #socket: DatagramSocket;
@@ -122,15 +118,15 @@ export class KernelPort implements DatagramPort {
   }
 
   /**
-   * Opens one.
+   * Opens a socket.
    *
-   * @returns `null` if the kernel does not stamp it.
-   * @throws {Error} if the address cannot be reached from here.
+   * @returns `null` if the kernel does not timestamp it.
+   * @throws {Error} if the server cannot be reached from here.
    */
   static open(libc: Libc, server: SocketAddress, clock: Clock): KernelPort | null {
     const owner = openSocket(server);
     try {
-      const fd = stampedDescriptor(libc, descriptorOf(owner.addr as Deno.NetAddr));
+      const fd = enableTimestamps(libc, descriptorOf(owner.addr as Deno.NetAddr));
       if (fd !== null) return new KernelPort(new DatagramSocket(libc, fd, server), owner, clock);
     } catch (error) {
       owner.close();
@@ -150,10 +146,10 @@ export class KernelPort implements DatagramPort {
     const datagram = await this.#arrivals.wait(receive, () => this.#closed);
     if (datagram === null) return null;
     const { length } = datagram;
-    const stamped = this.#arrivals.monotonic(datagram.arrived);
-    return stamped === null
+    const arrived = this.#arrivals.monotonic(datagram.arrived);
+    return arrived === null
       ? { length, arrived: this.#clock.monotonic(), by: "user" }
-      : { length, arrived: stamped, by: "kernel" };
+      : { length, arrived, by: "kernel" };
   }
 
   close(): void {
@@ -163,9 +159,9 @@ export class KernelPort implements DatagramPort {
   }
 }
 
-/** A connection to a server. */
+/** A client's connection. */
 export class KernelConnection implements Connection {
-  stamped: bigint | null = null;
+  arrived: bigint | null = null;
   readonly remote: SocketAddress;
   readonly #owner: Deno.TcpConn;
   readonly #socket: StreamSocket;
@@ -183,9 +179,11 @@ export class KernelConnection implements Connection {
   }
 
   /**
-   * @param owner Nothing has been read from it, and nothing will be.
-   * @param zone Of the other end's address, which Deno leaves out.
-   * @returns `null` if the kernel does not stamp it.
+   * Takes over a connection of Deno's.
+   *
+   * @param owner Deno must not have read from it, nor do so later.
+   * @param zone The zone of the server's address, which Deno omits.
+   * @returns `null` if the kernel does not timestamp it.
    */
   static of(
     libc: Libc,
@@ -194,7 +192,7 @@ export class KernelConnection implements Connection {
     zone: string,
   ): KernelConnection | null {
     const ends = { remote: owner.remoteAddr, local: owner.localAddr };
-    const fd = stampedDescriptor(libc, connectionDescriptor(ends));
+    const fd = enableTimestamps(libc, connectionDescriptor(ends));
     return fd === null ? null : new KernelConnection(libc, fd, owner, clock, zone);
   }
 
@@ -203,7 +201,7 @@ export class KernelConnection implements Connection {
     const received = this.#closed ? null : await this.#arrivals.wait(receive, () => this.#closed);
     if (received === null) throw new Deno.errors.Interrupted("the connection was closed");
     const { count, arrived } = received;
-    this.stamped = count === 0 ? null : this.#arrivals.monotonic(arrived);
+    this.arrived = count === 0 ? null : this.#arrivals.monotonic(arrived);
     return count === 0 ? null : count;
   }
 
@@ -211,7 +209,7 @@ export class KernelConnection implements Connection {
     for (let turn = 0; !this.#closed; turn++) {
       const count = this.#socket.send(bytes, this.#now);
       if (count > 0) return count;
-      await untilNextLook(turn);
+      await untilNextPoll(turn);
     }
     throw new Deno.errors.Interrupted("the connection was closed");
   }

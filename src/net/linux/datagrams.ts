@@ -1,6 +1,6 @@
 /**
- * Datagrams through libc: in batches for a server, one for a client, each with
- * the kernel's time of arrival.
+ * Datagrams through libc, with kernel timestamps: in batches for a server, one
+ * at a time for a client.
  *
  * @module
  */
@@ -18,24 +18,24 @@ import {
   sendNow,
   WOULD_BLOCK,
 } from "./message.ts";
-import { check, encodeAddress, keepStamping, socketError } from "./sockets.ts";
+import { check, encodeAddress, keepTimestampsEnabled, socketError } from "./sockets.ts";
 import { errno, type Libc } from "../../libc/libc.ts";
 import * as c from "../../libc/structures.ts";
 
-/** Never waits, and says how long each really is. */
+/** Do not wait, and return each datagram's real length. */
 const RECEIVING = c.MSG_DONTWAIT | c.MSG_TRUNC;
 
-/** Datagrams taken and answered at once. */
+/** Datagrams received by one call. */
 export const BATCH = 64;
 
-/** Errors that are over at the next attempt. */
-const PASSING: readonly number[] = [c.EAGAIN, c.EINTR, c.ENOBUFS, c.ENOMEM];
+/** Errors after which the next attempt may succeed. */
+const TRANSIENT: readonly number[] = [c.EAGAIN, c.EINTR, c.ENOBUFS, c.ENOMEM];
 
-/** Receives datagrams in batches and answers each in its own place. */
+/** Receives datagrams in batches and answers them in batches. */
 export class DatagramBatch {
-  /** What came: the first bytes of each. */
+  /** The first bytes of each datagram. */
   readonly requests: readonly Uint8Array[];
-  /** What to answer. */
+  /** Buffers for replies. */
   readonly replies: readonly Uint8Array[];
   readonly #libc: Libc;
   readonly #fd: number;
@@ -46,10 +46,9 @@ export class DatagramBatch {
   readonly #controls: number;
   readonly #receiving: Uint8Array<ArrayBuffer>;
   readonly #sending: Uint8Array<ArrayBuffer>;
-  /** Replies that are ready. */
   #ready = 0;
 
-  /** @param size Bytes of each request that are looked at, and of each reply. */
+  /** @param size Length of each reply in bytes, and of the part of each request that is read. */
   constructor(libc: Libc, fd: number, size: number) {
     this.#libc = libc;
     this.#fd = fd;
@@ -77,9 +76,9 @@ export class DatagramBatch {
   }
 
   /**
-   * Takes datagrams if there are any, never waiting.
+   * Receives datagrams without waiting.
    *
-   * @returns How many have come.
+   * @returns Their number.
    * @throws {Error} if the socket is broken.
    */
   receive(): number {
@@ -92,11 +91,11 @@ export class DatagramBatch {
     const count = this.#libc.recvmmsg(this.#fd, this.#receiving, BATCH, RECEIVING, 0n);
     if (count >= 0) return count;
     const number = errno(this.#libc);
-    if (PASSING.includes(number)) return 0;
+    if (TRANSIENT.includes(number)) return 0;
     throw socketError(this.#libc, number);
   }
 
-  /** Bytes of one that have come, {@linkcode requests} holds no more than its size of them. */
+  /** The length of a datagram in bytes; {@linkcode requests} may hold only the first of them. */
   length(i: number): number {
     return this.#arena.view.getUint32(
       this.#received + i * c.mmsghdr.size + c.mmsghdr.msg_len,
@@ -104,7 +103,7 @@ export class DatagramBatch {
     );
   }
 
-  /** When the kernel received one: nanoseconds since the Unix epoch; 0 if it does not say. */
+  /** When a datagram arrived: nanoseconds since the Unix epoch; 0 if the kernel does not say. */
   arrived(i: number): bigint {
     const start = this.#controls + i * CONTROL;
     const header = this.#received + i * c.mmsghdr.size;
@@ -112,17 +111,17 @@ export class DatagramBatch {
     return arrivalTime(this.#arena.view, start, start + length);
   }
 
-  /** Who sent one: its IP address. */
+  /** The IP address that a datagram came from. */
   sender(i: number): string {
     return decodeAddress(this.#arena.view, this.#names + i * NAME);
   }
 
-  /** Has the reply to one sent with the next {@linkcode send}. @returns Where to write it. */
+  /** Queues a reply to a datagram for {@linkcode send}. @returns The buffer to write it to. */
   reply(i: number): Uint8Array {
     const { view } = this.#arena;
     const from = this.#received + i * c.mmsghdr.size;
     const to = this.#sent + this.#ready * c.mmsghdr.size;
-    // The reply takes the place of its turn; who and whence are those of the request.
+    // Replies are packed from the start; each goes back to where its request came from.
     this.#arena.point(to + c.msghdr.msg_name, this.#names + i * NAME);
     view.setUint32(
       to + c.msghdr.msg_namelen,
@@ -133,21 +132,21 @@ export class DatagramBatch {
     return this.replies[this.#ready++]!;
   }
 
-  /** Replies that are ready to be sent. */
+  /** The number of replies queued. */
   get ready(): number {
     return this.#ready;
   }
 
-  /** Sends what is ready. What cannot be sent is lost. */
+  /** Sends the queued replies. Those that cannot be sent are lost. */
   send(): void {
     for (let at = 0; at < this.#ready;) {
       const rest = at === 0 ? this.#sending : this.#sending.subarray(at * c.mmsghdr.size);
       const count = this.#libc.sendmmsg(this.#fd, rest, this.#ready - at, c.MSG_DONTWAIT);
-      at += Math.max(1, count); // The first of the rest failed: the others may not.
+      at += Math.max(1, count); // If the first of the rest fails, the others may not.
     }
   }
 
-  /** The kernel takes the address that was asked, in the form in which it told it, for the reply's source. */
+  /** Sends the reply from the address that was asked: the request's own control data says so. */
   #pointSource(i: number, from: number, to: number): void {
     const { view } = this.#arena;
     const start = this.#controls + i * CONTROL;
@@ -158,7 +157,7 @@ export class DatagramBatch {
       length = view.getUint32(at + c.cmsghdr.cmsg_len, true);
       const level = view.getInt32(at + c.cmsghdr.cmsg_level, true);
       const data = at + c.cmsghdr.size;
-      // The way back is the routing table's to choose, but for neighbours with local addresses.
+      // The routing table picks the interface, except towards a link-local address.
       if (level === c.IPPROTO_IP) view.setInt32(data + c.in_pktinfo.ipi_ifindex, 0, true);
       if (level === c.IPPROTO_IPV6 && !this.#isLinkLocal(i)) {
         view.setInt32(data + c.in6_pktinfo.ipi6_ifindex, 0, true);
@@ -171,7 +170,7 @@ export class DatagramBatch {
     view.setUint32(to + c.msghdr.msg_controllen, align(length), true);
   }
 
-  /** Is the sender's address one of fe80::/10? */
+  /** Whether the sender's address is in fe80::/10. */
   #isLinkLocal(i: number): boolean {
     const address = this.#names + i * NAME + c.sockaddr_in6.sin6_addr;
     return (this.#arena.view.getUint16(address) & 0xffc0) === 0xfe80;
@@ -185,16 +184,16 @@ export class DatagramSocket {
   readonly #receiver: Receiver;
 
   /**
-   * Deno cannot connect a socket for datagrams, and only a connected one hears that nobody listens,
-   * and nobody but its server.
+   * Connects the socket, which Deno cannot: a connected one receives from its server only, and
+   * learns if nothing listens there.
    *
-   * @param fd Of a socket of Deno's that is stamped, and not to be read from any more.
+   * @param fd The descriptor of a socket of Deno's, with timestamps enabled; Deno must not read it.
    * @throws {Error} if the address cannot be reached from here.
    */
   constructor(libc: Libc, fd: number, address: SocketAddress) {
     this.#libc = libc;
     this.#fd = fd;
-    keepStamping(libc);
+    keepTimestampsEnabled(libc);
     const name = encodeAddress(libc, address);
     check(libc, libc.connect(fd, name, name.length));
     this.#receiver = new Receiver(libc);
@@ -206,11 +205,11 @@ export class DatagramSocket {
   }
 
   /**
-   * Takes a datagram if there is one, never waiting.
+   * Receives a datagram without waiting; `into` gets as much of it as fits.
    *
-   * @returns How many bytes it has, of which `into` holds the first, and when the kernel received
-   * them: nanoseconds since the Unix epoch; `null` if there is none.
-   * @throws {Deno.errors.ConnectionRefused} if the server's machine says that nobody listens.
+   * @returns Its length in bytes, and when it arrived: nanoseconds since the Unix epoch, 0 if the
+   * kernel does not say; `null` if this would block.
+   * @throws {Deno.errors.ConnectionRefused} if nothing listens on the server's port.
    */
   receive(into: Uint8Array): { readonly length: number; readonly arrived: bigint } | null {
     const { bytes } = this.#receiver;

@@ -1,6 +1,6 @@
 /**
- * Waiting for many sockets at once: epoll(7), level-triggered. What stays
- * ready goes to the end of the kernel's list, so all get their turn.
+ * Waits for many sockets at once: epoll(7), level-triggered. A socket that
+ * stays ready moves to the end of the kernel's list, so none is starved.
  *
  * @module
  */
@@ -10,10 +10,10 @@ import { check, socketError } from "./sockets.ts";
 import { errno, type Libc } from "../../libc/libc.ts";
 import * as c from "../../libc/structures.ts";
 
-/** What is told at once. */
-const EVENTS = 256;
+/** Sockets reported by one call. */
+const MAX_EVENTS = 256;
 
-/** Sockets to be waited for. */
+/** A set of sockets to wait for. */
 export class Epoll {
   readonly #libc: Libc;
   readonly #fd: number;
@@ -21,38 +21,38 @@ export class Epoll {
   readonly #events: Uint8Array<ArrayBuffer>;
   readonly #event: Uint8Array<ArrayBuffer>;
 
-  /** @throws {Error} if there is no descriptor for it. */
+  /** @throws {Error} if no descriptor is free. */
   constructor(libc: Libc) {
     this.#libc = libc;
-    const arena = new Arena(libc, (EVENTS + 1) * c.epoll_event.size);
+    const arena = new Arena(libc, (MAX_EVENTS + 1) * c.epoll_event.size);
     this.#view = arena.view;
-    this.#events = arena.slice(0, EVENTS * c.epoll_event.size);
+    this.#events = arena.slice(0, MAX_EVENTS * c.epoll_event.size);
     this.#event = arena.slice(this.#events.length, c.epoll_event.size);
     this.#fd = check(libc, libc.epoll_create1(c.EPOLL_CLOEXEC));
   }
 
-  /** Waits for what a socket has to be read. @returns The error's number if it cannot, else 0. */
+  /** Adds a socket, to wait until it is readable. @returns An error number, or 0. */
   add(fd: number): number {
     return this.#control(c.EPOLL_CTL_ADD, fd, c.EPOLLIN);
   }
 
-  /** From now on waits for what one has to be read, or else for room to write. */
+  /** Waits from now on until a socket is readable, or until it is writable. */
   change(fd: number, to: "read" | "write"): void {
     this.#control(c.EPOLL_CTL_MOD, fd, to === "read" ? c.EPOLLIN : c.EPOLLOUT);
   }
 
-  /** Waits for one no more. Closing it does the same. */
+  /** Removes a socket. Closing it does the same. */
   remove(fd: number): void {
     this.#control(c.EPOLL_CTL_DEL, fd, 0);
   }
 
   /**
-   * Waits until something is ready, broken or over.
+   * Waits until a socket is ready, broken or at its end.
    *
-   * @returns How many are, {@linkcode ready} says which.
+   * @returns How many are; {@linkcode ready} says which.
    */
-  wait(milliseconds: number): number {
-    const count = this.#libc.epoll_wait(this.#fd, this.#events, EVENTS, milliseconds);
+  wait(timeoutMs: number): number {
+    const count = this.#libc.epoll_wait(this.#fd, this.#events, MAX_EVENTS, timeoutMs);
     if (count >= 0) return count;
     const number = errno(this.#libc);
     if (number === c.EINTR) return 0;
@@ -60,15 +60,15 @@ export class Epoll {
   }
 
   /**
-   * The same, while the event loop goes on; nothing else may be done with it meanwhile but to add,
-   * change and remove sockets.
+   * The same, while the event loop keeps running. Until it resolves, only {@linkcode add},
+   * {@linkcode change} and {@linkcode remove} may be called.
    */
-  async waitAside(milliseconds: number): Promise<number> {
-    const count = await this.#libc.epoll_wait_aside(this.#fd, this.#events, EVENTS, milliseconds);
-    return count >= 0 ? count : this.wait(0); // Whose error can be told: that was another thread's.
+  async waitAsync(timeoutMs: number): Promise<number> {
+    const count = await this.#libc.epoll_wait_async(this.#fd, this.#events, MAX_EVENTS, timeoutMs);
+    return count >= 0 ? count : this.wait(0); // Its errno was another thread's: ask again.
   }
 
-  /** The descriptor of one that is ready. */
+  /** The descriptor of a socket that is ready. */
   ready(i: number): number {
     return this.#view.getInt32(i * c.epoll_event.size + c.epoll_event.data, true);
   }

@@ -1,6 +1,6 @@
 /**
- * Messages as C has them: memory that does not move, `msghdr`s in it, and what
- * the kernel says of a message beside its bytes.
+ * Messages in C's layout: memory that does not move, `msghdr`s in it, and the
+ * control data that comes with a message.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { SECOND } from "../../ntp/timestamp.ts";
 import { errno, type Libc } from "../../libc/libc.ts";
 import * as c from "../../libc/structures.ts";
 
-/** Finds the kernel's time of arrival among a message's control data. @returns Nanoseconds since the Unix epoch, or 0. */
+/** Finds the kernel's timestamp in control data. @returns Nanoseconds since the Unix epoch, or 0. */
 export function arrivalTime(view: DataView, start: number, end: number): bigint {
   for (let at = start; at + c.cmsghdr.size <= end;) {
     const length = view.getUint32(at + c.cmsghdr.cmsg_len, true);
@@ -27,18 +27,18 @@ export function arrivalTime(view: DataView, start: number, end: number): bigint 
   return 0n;
 }
 
-/** Control data is laid out in words of 8 bytes (CMSG_ALIGN). */
+/** Rounds up to a multiple of 8, as control data is aligned (CMSG_ALIGN). */
 export function align(length: number): number {
   return (length + 7) & ~7;
 }
 
-/** Room for a socket's address. */
+/** Bytes for a socket's address. */
 export const NAME = 32;
 
-/** Room for control data: a timestamp and the address that was asked. */
+/** Bytes for control data: a timestamp and the address that was asked. */
 export const CONTROL = 128;
 
-/** Memory for C: one buffer, large enough that V8 never moves it, since C keeps addresses within it. */
+/** One buffer large enough that V8 never moves it: the structures in it hold addresses within it. */
 export class Arena {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly view: DataView;
@@ -51,14 +51,14 @@ export class Arena {
     this.#base = libc.memcpy(this.bytes, 0n, 0n);
   }
 
-  /** Sets bytes aside. @returns Where they begin. */
+  /** Allocates bytes. @returns Their offset. */
   take(size: number): number {
     const start = this.#used;
     this.#used += align(size);
     return start;
   }
 
-  /** Writes the address of a place into another place. */
+  /** Writes the address of offset `to` at offset `at`. */
   point(at: number, to: number): void {
     this.view.setBigUint64(at, this.#base + BigInt(to), true);
   }
@@ -68,7 +68,7 @@ export class Arena {
   }
 }
 
-/** Fills in a `msghdr` for one buffer. @returns Where its `iovec` is. */
+/** Fills in a `msghdr` for one buffer. @returns The offset of its `iovec`. */
 export function layOut(
   arena: Arena,
   header: number,
@@ -87,7 +87,7 @@ export function layOut(
   return vector;
 }
 
-/** The IP address in a `sockaddr_in` or `sockaddr_in6`; a mapped one is IPv4's. */
+/** The IP address in a `sockaddr_in` or `sockaddr_in6`; IPv4 if it is an IPv4-mapped one. */
 export function decodeAddress(view: DataView, name: number): string {
   if (view.getUint16(name, true) === c.AF_INET) return dotted(view, name + c.sockaddr_in.sin_addr);
   const address = name + c.sockaddr_in6.sin6_addr;
@@ -104,28 +104,32 @@ function dotted(view: DataView, at: number): string {
   }`;
 }
 
-/** There is nothing to be read, or no room to write: a result, as others are a number of bytes. */
+/** What a call returns in place of a number of bytes if it would block. */
 export const WOULD_BLOCK: number = -c.EAGAIN;
 
-/** The error of a call that failed, as a result: {@linkcode WOULD_BLOCK}, or less than 0 too. */
-function failure(libc: Libc): number {
+/** The result of a call that failed: {@linkcode WOULD_BLOCK}, or another negated error number. */
+function errorResult(libc: Libc): number {
   const number = errno(libc);
   return number === c.EINTR ? WOULD_BLOCK : -number;
 }
 
 const SENDING = c.MSG_DONTWAIT | c.MSG_NOSIGNAL;
 
-/** Made once: it is not to be made between a timestamp and the wire. */
+/** Converted once, so that it need not be between a timestamp and the wire. */
 const WHOLE = BigInt(PACKET_SIZE);
 
-/** Sends what there is room for, never waiting. @returns How many bytes; {@linkcode WOULD_BLOCK}, or less than 0 if it is broken. */
+/**
+ * Sends as much as fits without waiting.
+ *
+ * @returns The number of bytes; {@linkcode WOULD_BLOCK}, or another negated error number.
+ */
 export function sendNow(libc: Libc, fd: number, bytes: Uint8Array<ArrayBuffer>): number {
   const size = bytes.length === PACKET_SIZE ? WHOLE : BigInt(bytes.length);
   const count = libc.send(fd, bytes, size, SENDING);
-  return count >= 0 ? count : failure(libc);
+  return count >= 0 ? count : errorResult(libc);
 }
 
-/** One message at a time, from any socket: its bytes, and when they came. */
+/** Receives one message at a time, from any socket, with its timestamp. */
 export class Receiver {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly #libc: Libc;
@@ -151,18 +155,19 @@ export class Receiver {
   }
 
   /**
-   * Never waits.
+   * Receives at most `most` bytes without waiting.
    *
-   * @returns How many bytes came, 0 at the end; {@linkcode WOULD_BLOCK}, or less than 0 if it is broken.
+   * @returns The number of bytes, 0 at the end of a stream; {@linkcode WOULD_BLOCK}, or another
+   * negated error number.
    */
   receive(fd: number, most: number, flags = 0): number {
     this.#view.setUint32(this.#length, most, true);
     this.#view.setUint32(this.#controlLength, CONTROL, true);
     const count = this.#libc.recvmsg(fd, this.#header, c.MSG_DONTWAIT | flags);
-    return count >= 0 ? count : failure(this.#libc);
+    return count >= 0 ? count : errorResult(this.#libc);
   }
 
-  /** When the last of them came: nanoseconds since the Unix epoch; 0 if the kernel does not say. */
+  /** When the last of them arrived: nanoseconds since the Unix epoch; 0 if the kernel does not say. */
   arrived(): bigint {
     const length = this.#view.getUint32(this.#controlLength, true);
     return arrivalTime(this.#view, this.#control, this.#control + length);

@@ -1,8 +1,7 @@
 /**
- * What libc does with sockets that Deno has opened: the kernel says when
- * something came, and a datagram is answered from the address that was asked.
- * Whatever is not done here (looking up, opening, listening, connecting,
- * closing) is Deno's, and so are the errors and permissions of it.
+ * What libc does with sockets that Deno opened: enable kernel timestamps, and
+ * answer a datagram from the address that was asked. Deno does everything else
+ * (opening, listening, connecting, closing), with its permissions and errors.
  *
  * @module
  */
@@ -14,7 +13,7 @@ import { canonical, type SocketAddress } from "../address.ts";
 import { descriptorOf } from "../descriptors.ts";
 import * as c from "../../libc/structures.ts";
 
-/** Linux's libc, if it may be loaded, ready to tell errors; `null` on other systems. */
+/** Linux's libc, ready for {@linkcode errno}; `null` if it may not be loaded, or on other systems. */
 export function linuxLibc(): Libc | null {
   if (Deno.build.os !== "linux") return null;
   const libc = sharedLibc();
@@ -22,24 +21,24 @@ export function linuxLibc(): Libc | null {
   return libc;
 }
 
-/** The same. @throws {OptionError} where it and the kernel's timestamps are unavailable. */
+/** The same. @throws {OptionError} where it is unavailable, and with it kernel timestamps. */
 export function requireLinuxLibc(): Libc {
   const libc = linuxLibc();
   if (libc !== null) return libc;
   const why = Deno.build.os === "linux"
     ? "libc is not at any of the paths that may be loaded (--allow-ffi)"
     : `only Linux has them, and this is ${Deno.build.os}`;
-  throw new OptionError(`cannot have the kernel's timestamps: ${why}`, "timestamps");
+  throw new OptionError(`cannot use kernel timestamps: ${why}`, "timestamps");
 }
 
-/** An error number in words. */
+/** The system's text for an error number. */
 export function numberedErrorText(libc: Libc, number: number): string {
   const bytes = new Uint8Array(256);
   libc.__xpg_strerror_r(number, bytes, BigInt(bytes.length));
   return new TextDecoder().decode(bytes.subarray(0, bytes.indexOf(0)));
 }
 
-/** An error number in the words, and as the class, of Deno. */
+/** An error for an error number, of the class that Deno would throw. */
 export function socketError(libc: Libc, number: number): Error {
   const text = numberedErrorText(libc, number);
   switch (number) {
@@ -52,7 +51,7 @@ export function socketError(libc: Libc, number: number): Error {
   }
 }
 
-/** @throws what the call's error means, if it failed. */
+/** @throws the call's error if its result is negative. */
 export function check(libc: Libc, result: number): number {
   if (result >= 0) return result;
   throw socketError(libc, errno(libc));
@@ -69,12 +68,11 @@ export function setOption(
 }
 
 /**
- * Has the kernel stamp what comes by a socket, and by connections of one that listens.
+ * Enables kernel timestamps on a socket; a listener's connections inherit them.
  *
- * @returns Its descriptor; `null` if that was not found, or the kernel does not stamp, as in some
- * sandboxes.
+ * @returns The descriptor; `null` if `fd` is, or if the kernel refuses, as in some sandboxes.
  */
-export function stampedDescriptor(libc: Libc, fd: number | null): number | null {
+export function enableTimestamps(libc: Libc, fd: number | null): number | null {
   const on = new Int32Array([1]);
   if (fd === null || libc.setsockopt(fd, c.SOL_SOCKET, c.SO_TIMESTAMPNS, on, 4) < 0) return null;
   return fd;
@@ -83,25 +81,25 @@ export function stampedDescriptor(libc: Libc, fd: number | null): number | null 
 let stamping = false;
 
 /**
- * The kernel needs a moment to begin with stamping, and ends it with the last such socket. Who opens
- * one after another keeps it at it: by a socket that is never closed, which of Deno's would look
- * forgotten.
+ * The kernel takes a moment to start timestamping, and stops when the last socket that needs it is
+ * closed. Keeps it going between a client's sockets with one that is never closed; it is not opened
+ * by Deno, which would report a leak.
  */
-export function keepStamping(libc: Libc): void {
+export function keepTimestampsEnabled(libc: Libc): void {
   if (stamping) return;
   stamping = true;
-  stampedDescriptor(libc, libc.socket(c.AF_INET, c.SOCK_DGRAM | c.SOCK_CLOEXEC, 0));
+  enableTimestamps(libc, libc.socket(c.AF_INET, c.SOCK_DGRAM | c.SOCK_CLOEXEC, 0));
 }
 
-/** Bytes that may wait to be read, if the kernel grants so many. */
+/** Bytes that may wait to be read, if the kernel allows it. */
 const RECEIVE_BUFFER = 1 << 20;
 
 /**
- * Has the kernel stamp what comes by a socket of Deno's, which is not to be read from any more; of
- * a datagram it also says to which address.
+ * Takes over a server's socket of Deno's, which Deno must not read from any more: enables kernel
+ * timestamps, and for datagrams the address that was asked.
  *
- * @param zone Of the address, which Deno leaves out.
- * @returns `null` if it cannot: the socket is closed then.
+ * @param zone The zone of the address, which Deno omits.
+ * @returns `null` if the kernel does not timestamp it; the socket is closed then.
  */
 export function bindSocket(
   libc: Libc,
@@ -109,14 +107,14 @@ export function bindSocket(
   zone: string,
 ): BoundSocket | null {
   const { transport, hostname, port } = socket.addr as Deno.NetAddr;
-  const fd = stampedDescriptor(libc, descriptorOf(socket.addr as Deno.NetAddr));
+  const fd = enableTimestamps(libc, descriptorOf(socket.addr as Deno.NetAddr));
   if (fd === null) {
     socket.close();
     return null;
   }
   try {
     if (transport === "tcp") {
-      // Connections inherit what their listener has: this and the stamps.
+      // Connections inherit it.
       setOption(libc, fd, c.IPPROTO_TCP, c.TCP_NODELAY, 1);
     } else {
       if (hostname.includes(":")) setOption(libc, fd, c.IPPROTO_IPV6, c.IPV6_RECVPKTINFO, 1);
@@ -132,9 +130,9 @@ export function bindSocket(
 }
 
 /**
- * `struct sockaddr_in` or `sockaddr_in6`, in an array of its own.
+ * Encodes a `struct sockaddr_in` or `sockaddr_in6`.
  *
- * @throws {Error} if its zone is no interface here.
+ * @throws {Error} if the address's zone is not an interface of this machine.
  */
 export function encodeAddress(
   libc: Libc,

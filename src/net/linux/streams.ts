@@ -1,6 +1,6 @@
 /**
- * Streams through libc: many for a server, one for a client, each with the
- * kernel's time of arrival.
+ * Streams through libc, with kernel timestamps: many for a server, one for a
+ * client.
  *
  * @module
  */
@@ -11,43 +11,45 @@ import { Arena, decodeAddress, NAME, Receiver, sendNow, WOULD_BLOCK } from "./me
 import { errno, type Libc } from "../../libc/libc.ts";
 import * as c from "../../libc/structures.ts";
 
-/** Somebody who has connected. */
+/** A connection that was accepted. */
 export interface Accepted {
   readonly fd: number;
   /** The client's IP address. */
   readonly address: string;
 }
 
-/** What a server does with streams. */
+/** A server's streams. None of the calls wait. */
 export interface StreamSockets {
-  /** Where {@linkcode receive} puts what came: 48 bytes. */
+  /** Where {@linkcode receive} puts bytes, 48 at most. */
   readonly received: Uint8Array;
   /**
-   * Takes a connection, which is waited for from then on.
+   * Accepts a connection, to wait until it is readable.
    *
-   * @returns `null` if there is none, `"lost"` if it had ended already.
-   * @throws {NoRoom} if there cannot be another one.
+   * @returns `null` if this would block, `"lost"` if the connection is gone already.
+   * @throws {NoRoom} if there cannot be another connection.
    */
   accept(listener: number): Accepted | "lost" | null;
   /**
-   * Never waits.
+   * Receives at most `most` bytes.
    *
-   * @returns How many bytes came, 0 at the end; {@linkcode WOULD_BLOCK}, or less than 0 if it is broken.
+   * @returns The number of bytes, 0 at the end of the stream; {@linkcode WOULD_BLOCK}, or another
+   * negated error number.
    */
   receive(fd: number, most: number): number;
-  /** When the last of them came: nanoseconds since the Unix epoch; 0 if the kernel does not say. */
+  /** When the last of them arrived: nanoseconds since the Unix epoch; 0 if the kernel does not say. */
   arrived(): bigint;
-  /** Never waits. @returns How many bytes were taken; {@linkcode WOULD_BLOCK}, or less than 0 if it is broken. */
+  /** Sends as {@linkcode sendNow} does. */
   send(fd: number, bytes: Uint8Array<ArrayBuffer>): number;
-  /** What to wait for next. At first it is something to read. */
-  await(fd: number, what: "read" | "write"): void;
+  /** Waits from now on until a connection is readable, or until it is writable. */
+  waitFor(fd: number, what: "read" | "write"): void;
   /**
-   * Waits for connections to a listener, or no more.
+   * Starts to wait for connections to a listener.
    *
-   * @throws {NoRoom} if it cannot be waited for.
+   * @throws {NoRoom} if it cannot.
    */
-  attend(listener: number): void;
-  ignore(listener: number): void;
+  addListener(listener: number): void;
+  /** Stops waiting for connections to a listener. */
+  removeListener(listener: number): void;
   close(fd: number): void;
 }
 
@@ -56,10 +58,10 @@ export class NoRoom extends Error {
   override readonly name = "NoRoom";
 }
 
-/** Bytes that are thrown away at most. */
-const UNREAD = 1n << 20n;
+/** Unread bytes that are discarded before a connection is closed. */
+const MAX_DISCARDED = 1n << 20n;
 
-/** Those of Linux. */
+/** Streams on Linux. */
 export class LinuxStreams implements StreamSockets {
   readonly received: Uint8Array<ArrayBuffer>;
   readonly #libc: Libc;
@@ -111,21 +113,21 @@ export class LinuxStreams implements StreamSockets {
     return sendNow(this.#libc, fd, bytes);
   }
 
-  await(fd: number, what: "read" | "write"): void {
+  waitFor(fd: number, what: "read" | "write"): void {
     this.#epoll.change(fd, what);
   }
 
-  attend(listener: number): void {
+  addListener(listener: number): void {
     this.#add(listener);
   }
 
-  ignore(listener: number): void {
+  removeListener(listener: number): void {
     this.#epoll.remove(listener);
   }
 
   close(fd: number): void {
-    // Closed with something unread, it would take back what was sent: it is thrown away.
-    this.#libc.recv(fd, this.received, UNREAD, c.MSG_DONTWAIT | c.MSG_TRUNC);
+    // Closing with bytes unread resets the connection, and the client may lose the last reply.
+    this.#libc.recv(fd, this.received, MAX_DISCARDED, c.MSG_DONTWAIT | c.MSG_TRUNC);
     this.#libc.close(fd);
   }
 
@@ -142,15 +144,15 @@ export class LinuxStreams implements StreamSockets {
 
 const NO_BYTES = new Uint8Array();
 
-/** A client's stream to one server. Nothing here waits. */
+/** A client's stream. None of the calls wait. */
 export class StreamSocket {
-  /** What the clock showed just before bytes were last handed to the kernel. */
+  /** When bytes were last handed to the kernel, by the clock given to {@linkcode send}. */
   departed = 0n;
   readonly #libc: Libc;
   readonly #fd: number;
   readonly #receiver: Receiver;
 
-  /** @param fd Of a connection of Deno's that is stamped, and not to be read from any more. */
+  /** @param fd The descriptor of a connection of Deno's, which Deno must not read. */
   constructor(libc: Libc, fd: number) {
     this.#libc = libc;
     this.#fd = fd;
@@ -158,10 +160,10 @@ export class StreamSocket {
   }
 
   /**
-   * Takes what has come.
+   * Receives bytes.
    *
-   * @returns How many bytes, 0 at the end, and when the last of them came: nanoseconds since the
-   * Unix epoch, 0 if the kernel does not say; `null` if nothing has.
+   * @returns Their number, 0 at the end of the stream, and when the last of them arrived:
+   * nanoseconds since the Unix epoch, 0 if the kernel does not say; `null` if this would block.
    * @throws {Error} if the connection is broken.
    */
   receive(into: Uint8Array): { readonly count: number; readonly arrived: bigint } | null {
@@ -174,14 +176,14 @@ export class StreamSocket {
   }
 
   /**
-   * Sends what there is room for.
+   * Sends as much as fits.
    *
-   * @param now Read at the very last.
-   * @returns How many bytes.
+   * @param now Read just before the bytes leave.
+   * @returns The number of bytes.
    * @throws {Error} if the connection is broken.
    */
   send(bytes: Uint8Array<ArrayBuffer>, now: () => bigint): number {
-    // What has not run for a while is slow: it runs once with nothing to send before it counts.
+    // Code that has not run for a while is slow: run it once, sending nothing, before it counts.
     now();
     sendNow(this.#libc, this.#fd, NO_BYTES);
     this.departed = now();

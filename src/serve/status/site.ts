@@ -8,6 +8,7 @@
 import type { Endpoint } from "../lifecycle.ts";
 import { formatAddress } from "../../net/address.ts";
 import config from "../../../deno.json" with { type: "json" };
+import type { ProcessUsage } from "../../net/node.ts";
 import type { Clock } from "../../clock/clock.ts";
 import type { HttpResponse } from "./http_message.ts";
 import {
@@ -33,14 +34,6 @@ export interface SiteOptions {
   readonly started: { readonly monotonic: bigint; readonly realtime: bigint };
 }
 
-/** What a process has used. */
-export interface ProcessFigures {
-  /** Seconds. */
-  readonly cpu: number;
-  /** Bytes. */
-  readonly residentMemory: number;
-}
-
 /** Places in a sample: replies and open connections; refusals by reason follow. */
 const REPLIES = 0;
 const OPEN = 1;
@@ -53,7 +46,7 @@ export class Site {
   readonly #counters: Counters;
   readonly #options: SiteOptions;
   readonly #clock: Clock;
-  readonly #process: () => ProcessFigures;
+  readonly #process: () => ProcessUsage;
   readonly #history = new History(REFUSED + REFUSALS.length);
   /** The same as JSON: made once a sample, however many look. */
   #historyText = "";
@@ -63,7 +56,7 @@ export class Site {
     counters: Counters,
     options: SiteOptions,
     clock: Clock,
-    process: () => ProcessFigures,
+    process: () => ProcessUsage,
   ) {
     this.#counters = counters;
     this.#options = options;
@@ -165,7 +158,7 @@ export class Site {
     const state = this.#clock.state();
     const kernel = (figure: (known: NonNullable<typeof state>) => number): Sample[] =>
       state === null ? [] : [{ value: figure(state) }];
-    const { cpu, residentMemory } = this.#process();
+    const { cpuSeconds, residentMemory } = this.#process();
     const seconds = (count: number) => count / 1e9;
     return [
       {
@@ -283,7 +276,7 @@ export class Site {
         name: "process_cpu_seconds_total",
         type: "counter",
         help: "Processor time that the process has used.",
-        samples: [{ value: cpu }],
+        samples: [{ value: cpuSeconds }],
       },
       {
         name: "process_resident_memory_bytes",
