@@ -114,6 +114,7 @@ const good: ServerReport = {
     timestamps: "user",
   },
   error: null,
+  option: null,
 };
 const dead: ServerReport = {
   name: "dead",
@@ -123,6 +124,7 @@ const dead: ServerReport = {
   status: "unreachable",
   figures: null,
   error: "dead is not a known host",
+  option: null,
 };
 const fix: Fix = {
   synchronised: true,

@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { Fix } from "../mod.ts";
 import { OptionError, type OptionName } from "../net/errors.ts";
 
 /** The end of a sentence about an option. */
@@ -17,11 +18,14 @@ const HINTS: Readonly<Record<OptionName, string>> = {
 
 /** An error's sentence, with the flag that would avert it, if there is one. */
 export function sentenceOf(error: unknown): string {
-  if (error instanceof OptionError) return withHint(error.message, error.option);
+  if (error instanceof OptionError) return error.message + HINTS[error.option];
   return error instanceof Error ? error.message : String(error);
 }
 
-/** A sentence, with the hint for an option, if it is about one. */
-export function withHint(sentence: string, option: OptionName | null): string {
-  return sentence + (option === null ? "" : HINTS[option]);
+/** A fix whose errors name flags. */
+export function withHints(fix: Fix): Fix {
+  const servers = fix.servers.map((server) =>
+    server.option === null ? server : { ...server, error: server.error + HINTS[server.option] }
+  );
+  return { ...fix, servers };
 }

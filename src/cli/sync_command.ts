@@ -4,6 +4,7 @@
  * @module
  */
 
+import { withHints } from "./hints.ts";
 import { setColorEnabled } from "@std/fmt/colors";
 import { systemClock, systemTimers } from "../clock/system_clock.ts";
 import type { ClockSetter, ClockState, Fix } from "../mod.ts";
@@ -75,7 +76,7 @@ export async function runSync(args: SyncArguments, machine: Machine = MACHINE): 
       onProgress: (done, all) => progress.update(done, all),
     });
     progress.end();
-    return show(fix, args, corrector);
+    return show(withHints(fix), args, corrector);
   } catch (error) {
     progress.end();
     if (!interrupt.signal.aborted) throw error;

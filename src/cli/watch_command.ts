@@ -4,6 +4,7 @@
  * @module
  */
 
+import { withHints } from "./hints.ts";
 import { setColorEnabled } from "@std/fmt/colors";
 import { systemClock } from "../clock/system_clock.ts";
 import type { Corrector, Update } from "../mod.ts";
@@ -60,7 +61,8 @@ export async function runWatch(
   try {
     if (screen !== null) Deno.addSignalListener("SIGTSTP", onStop);
     screen?.begin();
-    for await (const update of watch) {
+    for await (const { fix, ...rest } of watch) {
+      const update = { ...rest, fix: withHints(fix) };
       if (update.fix.synchronised) last = update;
       for (const sentence of screen === null && !quiet ? describeDuplicates(update.fix) : []) {
         if (!warned.has(sentence)) console.error(`tsync: ${sentence}`);

@@ -47,6 +47,11 @@ export class OptionError extends Error {
 /** The server does not speak TLS or failed verification. The message starts with a verb. */
 export class TlsError extends Error {
   override readonly name = "TlsError";
+
+  /** @param option What would avert it, if an option would. Default: none. */
+  constructor(message: string, options?: ErrorOptions, readonly option: OptionName | null = null) {
+    super(message, options);
+  }
 }
 
 /** A server cannot use its certificate. The message is a sentence. */

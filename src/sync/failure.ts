@@ -6,7 +6,7 @@
 
 import { ChannelError } from "../net/channel.ts";
 import { looksLikeTls } from "../net/deno/tls.ts";
-import { errorText, TlsError } from "../net/errors.ts";
+import { errorText, type OptionName, TlsError } from "../net/errors.ts";
 import type { Packet } from "../ntp/packet.ts";
 import { kissCode, rejectionText, type ReplyRejection } from "../ntp/validation.ts";
 import { type Conversation, NoConnection } from "./conversation.ts";
@@ -19,6 +19,8 @@ export interface Failure {
   readonly address: string | null;
   /** A sentence that begins with the server's name. */
   readonly error: string;
+  /** What would avert it, if an option would. */
+  readonly option?: OptionName | null;
   /** Does the server itself say not to use it? That voids what it said before. */
   readonly final: boolean;
   /** Seconds for which the server wants to be left alone. */
@@ -71,6 +73,7 @@ export function failureOf(
     status: rejected !== null || error instanceof TlsError ? "invalid" : "unreachable",
     address,
     error: `${name} ${text}`,
+    option: error instanceof TlsError ? error.option : null,
     final: rejected?.isFinal ?? false,
     silence: rejected?.silence,
   };

@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { OptionName } from "../net/errors.ts";
 import type { CrossTimestamp } from "../clock/clock.ts";
 import { type Bounds, extrapolate, jitter, leastDelay } from "../estimate/envelope.ts";
 import { delay, type Interval, offset as exchangeOffset } from "../estimate/exchange.ts";
@@ -60,6 +61,8 @@ export interface ServerReport {
   readonly figures: ServerFigures | null;
   /** A sentence that says why there are no figures. */
   readonly error: string | null;
+  /** What would avert that, if an option would. */
+  readonly option: OptionName | null;
 }
 
 /** What was measured of one server. */
@@ -118,7 +121,8 @@ export function combine(
     const { address } = outcome;
     const about = { name, address, transport, sameAs };
     if (outcome.status !== "measured") {
-      return { ...about, status: outcome.status, figures: null, error: outcome.error };
+      const { status, error, option = null } = outcome;
+      return { ...about, status, figures: null, error, option };
     }
     const voter = outcomes[speaker] as Measurement;
     const offset = offsetOf(outcome);
@@ -126,7 +130,7 @@ export function combine(
       overlap(offset, offsetOf(voter));
     const status = agrees ? "truechimer" : "falseticker";
     const figures = figuresOf(outcome, offset, end.realtime - end.monotonic);
-    return { ...about, status, figures, error: null };
+    return { ...about, status, figures, error: null, option: null };
   });
   const truechimers = reports.filter(({ status, sameAs }) =>
     status === "truechimer" && sameAs === null

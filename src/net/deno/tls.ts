@@ -33,7 +33,8 @@ export function handshakeError(error: unknown): unknown {
     return new TlsError("does not speak TLS; ask it as tcp://", { cause: error });
   }
   if (!(error instanceof Deno.errors.InvalidData)) return error;
-  return new TlsError(certificateErrorText(printable(error.message)), { cause: error });
+  const text = certificateErrorText(printable(error.message));
+  return new TlsError(text, { cause: error }, text === UNKNOWN_AUTHORITY ? "ca" : null);
 }
 
 /** @throws {CertificateError} if the key needs a passphrase. */
@@ -76,12 +77,12 @@ function isNoTls(error: unknown): boolean {
   return error instanceof Error && /InvalidContentType|InvalidMessage/.test(error.message);
 }
 
+const UNKNOWN_AUTHORITY = "has a certificate of an unknown authority";
+
 /** @param message In the words of rustls, which Deno uses. */
 function certificateErrorText(message: string): string {
   const problem = message.replace(/^invalid peer certificate: /, "");
-  if (problem.startsWith("UnknownIssuer")) {
-    return "has a certificate of an unknown authority; name its authority's with --ca";
-  }
+  if (problem.startsWith("UnknownIssuer")) return UNKNOWN_AUTHORITY;
   const names = /not valid for name "(.*?)"; certificate is (.*)$/.exec(problem);
   if (names !== null) {
     const valid = [...names[2]!.matchAll(/\w+\("?(.*?)"?\)/g)].map(([, name]) => name);
