@@ -1,12 +1,11 @@
 /**
- * Prometheus' text format, version 0.0.4. Pure. Written out by hand, since the
- * numbers are counted elsewhere, in memory that threads share: a client library
- * wants to count itself.
+ * Prometheus' text format, version 0.0.4. Pure. Not a client library, since
+ * those do their own counting.
  *
  * @module
  */
 
-/** One metric, or a family of them that differ in their labels. */
+/** A family of samples with the same name. */
 export interface Metric {
   readonly name: string;
   readonly type: "counter" | "gauge" | "histogram";
@@ -14,18 +13,26 @@ export interface Metric {
   readonly samples: readonly Sample[];
 }
 
-/** A value and the labels that it has beside the metric's name. */
+/** A value with its labels. */
 export interface Sample {
   readonly labels?: Readonly<Record<string, string>>;
   readonly value: number;
-  /** Of a histogram: `_bucket`, `_sum` or `_count`. */
+  /** For a histogram: `_bucket`, `_sum` or `_count`. */
   readonly suffix?: string;
 }
 
-/** Media type of the format. */
+const maker =
+  (type: Metric["type"]) => (name: string, help: string, samples: readonly Sample[]): Metric => (
+    { name, type, help, samples }
+  );
+export const counter = maker("counter");
+export const gauge = maker("gauge");
+export const histogram = maker("histogram");
+
+/** The format's media type. */
 export const METRICS_TYPE = "text/plain; version=0.0.4";
 
-/** Writes metrics out; those without a sample are left out. */
+/** Writes metrics, except those without samples. */
 export function exposition(metrics: readonly Metric[]): string {
   return metrics.filter(({ samples }) => samples.length > 0).map(({ name, type, help, samples }) =>
     `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n` +
@@ -45,24 +52,24 @@ function labelText(labels: Readonly<Record<string, string>>): string {
 /**
  * The samples of a histogram.
  *
- * @param bounds Upper bounds of the classes, but for the last, which has none.
- * @param counts How many are in each class, one more than there are bounds.
- * @param sum All values together.
+ * @param bounds Upper bounds of all buckets but the last, which has none.
+ * @param counts The number of values in each bucket.
+ * @param sum The sum of all values.
  */
-export function histogram(
+export function buckets(
   labels: Readonly<Record<string, string>>,
   bounds: readonly number[],
   counts: readonly number[],
   sum: number,
 ): Sample[] {
   let count = 0;
-  const buckets = counts.map((more, i): Sample => {
+  const upTo = counts.map((more, i): Sample => {
     count += more;
     const le = i < bounds.length ? String(bounds[i]) : "+Inf";
     return { suffix: "_bucket", labels: { ...labels, le }, value: count };
   });
   return [
-    ...buckets,
+    ...upTo,
     { suffix: "_sum", labels, value: sum },
     { suffix: "_count", labels, value: count },
   ];
