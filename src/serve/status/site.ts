@@ -81,7 +81,7 @@ export class Site {
     this.#historyText = this.#describeHistory();
   }
 
-  /** @param arrived When the request came, nanoseconds since the Unix epoch. */
+  /** @param arrived When the request arrived: nanoseconds since the Unix epoch. */
   respond(path: string, arrived: bigint): HttpResponse {
     switch (path) {
       case "/time":
