@@ -121,13 +121,6 @@ describe("MessageReader", () => {
     );
   });
 
-  it("stops at a first byte that is refused", async () => {
-    const source = inPieces(Uint8Array.of(1, 2, 3), [1]);
-    const reader = new MessageReader(source, new Uint8Array(48), () => 0n, (first) => first === 1);
-    assertEquals(await reader.read(), false);
-    assertEquals(reader.filled, 1);
-  });
-
   it("keeps the source's error instead of rejecting", async () => {
     const error = new Error("broken");
     const reader = new MessageReader(

@@ -33,7 +33,7 @@ const fix: Fix = {
       timestamps: "user",
     },
     error: null,
-  option: null,
+    option: null,
   }],
 };
 

@@ -19,13 +19,13 @@ import type { Timers } from "../src/clock/clock.ts";
 import { serve } from "../src/mod.ts";
 import type { Connection, Listener } from "../src/net/network.ts";
 import { Admission } from "../src/serve/admission.ts";
-import { Counters, HOLD_BOUNDS } from "../src/serve/counters.ts";
+import { Counters, HOLD_BOUNDS_NS } from "../src/serve/counters.ts";
 import {
   HttpServer,
   MAX_CONNECTIONS,
   MAX_CONNECTIONS_PER_ADDRESS,
 } from "../src/serve/status/http_server.ts";
-import { exposition, histogram } from "../src/serve/status/metrics.ts";
+import { buckets, exposition } from "../src/serve/status/metrics.ts";
 import { Site } from "../src/serve/status/site.ts";
 import { type Client, connect } from "./attackers.ts";
 import { type Host, World } from "./simulation/world.ts";
@@ -278,8 +278,8 @@ describe("Counters", () => {
     const counters = new Counters();
     for (const held of [-5n, 0n, 1000n, 1001n, 2_000_000_000n]) counters.reply("tcp", held);
     const { tcp, udp } = counters.totals;
-    assertEquals([tcp.replies, udp.replies, tcp.held], [5, 0, 2_000_002_001]);
-    const expected = HOLD_BOUNDS.map(() => 0);
+    assertEquals([tcp.replies, udp.replies, tcp.heldNs], [5, 0, 2_000_002_001]);
+    const expected = HOLD_BOUNDS_NS.map(() => 0);
     assertEquals(tcp.holds, [3, 1, ...expected.slice(2), 1]);
   });
 
@@ -287,14 +287,16 @@ describe("Counters", () => {
     const counters = new Counters();
     counters.refuse("udp", "rate");
     counters.unstamped("tcp");
-    assertEquals(counters.grown(), [
+    assertEquals(counters.increases(), [
       { carrier: "tcp", unstamped: 1, refusals: [] },
       { carrier: "udp", unstamped: 0, refusals: [["rate", 1]] },
     ]);
     counters.connect();
     counters.connect();
     counters.disconnect();
-    assert(counters.grown().every(({ unstamped, refusals }) => unstamped + refusals.length === 0));
+    assert(
+      counters.increases().every(({ unstamped, refusals }) => unstamped + refusals.length === 0),
+    );
     const { connections, open, udp } = counters.totals;
     assertEquals([connections, open, udp.refusals.rate], [2, 1, 1]);
   });
@@ -314,8 +316,8 @@ describe("exposition()", () => {
     );
   });
 
-  it("counts a histogram's classes upwards", () => {
-    const values = histogram({}, [0.1, 1], [2, 0, 3], 9).map((
+  it("adds up a histogram's buckets", () => {
+    const values = buckets({}, [0.1, 1], [2, 0, 3], 9).map((
       { suffix, labels, value },
     ) => [suffix, labels!.le, value]);
     assertEquals(values, [
@@ -767,7 +769,7 @@ function testProgram(program: Program): void {
     assertMatch(response, /^HTTP\/1\.1 421 Misdirected Request\r\n/);
     assertMatch(
       response,
-      /\r\n\r\nthis server does not answer by the name evil\.example: ask it by its address, or start it with --http-host evil\.example\n$/,
+      /\r\n\r\nthis server does not answer to the name evil\.example: use its address, or add the name to its HTTP hosts\n$/,
     );
     assertEquals(statusesOf(await sent(port, "GET / HTTP/1.0\r\n\r\n")), [200]);
   });
@@ -879,7 +881,11 @@ Deno.test("--http answers by the name that it listens on", async () => {
 
 Deno.test("httpHosts are names of hosts", async () => {
   for (const name of ["", "a b", "http://a/"]) {
-    await assertRejects(() => serve({ httpHosts: [name] }), SyntaxError, "httpHosts must be names");
+    await assertRejects(
+      () => serve({ httpHosts: [name] }),
+      SyntaxError,
+      "httpHosts must be host names",
+    );
   }
 });
 

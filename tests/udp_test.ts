@@ -46,7 +46,7 @@ function deserves(bytes: Uint8Array): boolean {
 
 Deno.test(`fuzz: of ${DATAGRAMS} datagrams those are answered that deserve it`, () => {
   const admission = new Admission({ rate: 0 });
-  const announced = replyTemplate(null, 1e-6, 0n);
+  const template = replyTemplate(null, 1e-6, 0n);
   let answered = 0;
   fc.assert(
     fc.property(datagrams, (bytes) => {
@@ -59,7 +59,7 @@ Deno.test(`fuzz: of ${DATAGRAMS} datagrams those are answered that deserve it`, 
         "192.0.2.1",
         first,
         bytes.length,
-        announced,
+        template,
         second,
         () => {
           asked = true;

@@ -18,30 +18,22 @@ export class MessageReader {
   error: unknown;
   readonly #source: Source;
   readonly #now: () => bigint;
-  readonly #refuse: (firstByte: number) => boolean;
 
   /**
    * @param source Never asked for more than the rest of one message.
    * @param message Where each message is put; all are of its length.
    * @param now Read as soon as bytes have come, before anything else.
-   * @param refuse Whether to give a message up, by its first byte. Default: never.
    */
-  constructor(
-    source: Source,
-    readonly message: Uint8Array,
-    now: () => bigint,
-    refuse: (firstByte: number) => boolean = () => false,
-  ) {
+  constructor(source: Source, readonly message: Uint8Array, now: () => bigint) {
     this.#source = source;
     this.#now = now;
-    this.#refuse = refuse;
   }
 
   /**
    * Reads the next message. Never rejects, so it can be left pending.
    *
-   * @returns Whether the message is complete; if not, the stream ended, there
-   * is an {@linkcode error}, or the message was refused.
+   * @returns Whether the message is complete; if not, the stream ended or there
+   * is an {@linkcode error}.
    */
   read(): Promise<boolean> {
     this.filled = 0;
@@ -55,7 +47,6 @@ export class MessageReader {
     this.arrived = arrived ?? this.#now();
     if (count === null) return false;
     this.filled += count;
-    if (count > 0 && this.#refuse(this.message[0]!)) return false;
     if (this.filled === this.message.length) return true;
     return this.#source.read(this.message.subarray(this.filled)).then(this.#take, this.#fail);
   };

@@ -36,10 +36,7 @@ export interface Source {
    * @throws if the connection breaks, or is closed meanwhile.
    */
   read(into: Uint8Array): Promise<number | null>;
-  /**
-   * When the bytes last read arrived, if the kernel says so: nanoseconds on the timeline that the
-   * reader uses, {@linkcode Clock.monotonic} for a client.
-   */
+  /** When the last byte read arrived, in nanoseconds as {@linkcode Clock.monotonic}, if known. */
   readonly arrived?: bigint | null;
 }
 
@@ -52,10 +49,7 @@ export interface Sink {
    * @throws if the connection breaks, or is closed meanwhile.
    */
   write(bytes: Uint8Array): Promise<number>;
-  /**
-   * The client's {@linkcode Clock.monotonic} just before bytes were last handed over, if the sink
-   * reads it.
-   */
+  /** {@linkcode Clock.monotonic} just before bytes were last sent, in nanoseconds, if known. */
   readonly departed?: bigint;
 }
 

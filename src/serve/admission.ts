@@ -1,5 +1,6 @@
 /**
- * Who is answered, and how much. Pure: addresses and times are handed in.
+ * Decides which clients are served, and how often. Pure: addresses and times
+ * are passed in.
  *
  * @module
  */
@@ -8,68 +9,71 @@ import { ipVersion } from "../net/address.ts";
 import { net } from "../net/node.ts";
 import { SECOND } from "../ntp/timestamp.ts";
 
-/** Why a client is not answered, or no longer. */
+/** Why a client is not, or no longer, served. */
 export type AdmissionRefusal = "denied" | "max-clients" | "max-clients-per-address" | "rate";
 
-/** What a server allows. */
+/** Which clients a server serves, and how often. */
 export interface Limits {
-  /** Prefixes such as `192.0.2.0/24` that are answered. Default: all. */
+  /** Prefixes to serve, such as `192.0.2.0/24`, and no other addresses. Default: all. */
   allow?: readonly string[] | undefined;
-  /** Prefixes that are not. Of all that match an address, the longest decides. Default: none. */
+  /** Prefixes not to serve. Of all that match an address, the longest decides. Default: none. */
   deny?: readonly string[] | undefined;
-  /** Open connections. Default 10000. */
+  /** Most open connections. Default 10000. */
   maxClients?: number | undefined;
-  /** Open connections from one address, or /64 of IPv6. Default 1000. */
+  /** Most open connections from one IPv4 address or IPv6 /64. Default 1000. */
   maxClientsPerAddress?: number | undefined;
-  /** Requests a second from one address, or /64 of IPv6, over TCP and as many over UDP; 0: any number. Default 1000. */
+  /**
+   * Most requests per second from one IPv4 address or IPv6 /64, over TCP and again over UDP; 0 for
+   * no limit. Four seconds' worth may come at once. Default 1000.
+   */
   rate?: number | undefined;
 }
 
 /** Seconds' worth of requests that may come at once. */
-const BURST = 4;
+const BURST_SECONDS = 4;
 
-/** Nanoseconds: who has been idle for so long may make all of them again. */
-const GENERATION = BigInt(BURST) * SECOND;
+/** After this long without requests, a client may send a whole burst again. */
+const GENERATION_NS = BigInt(BURST_SECONDS) * SECOND;
 
-/** Seconds that a request can have waited to be read. What is older says that the clock was set back. */
-const LATE = 15;
+/** The longest that a request may have waited to be read. If longer, the clock was set back. */
+const MAX_LATE_SECONDS = 15;
 
-/** Accounts without a connection that are kept at most: anybody can make addresses up. */
-const MOST_IDLE = 50_000;
+/** The most accounts kept without a connection: source addresses of datagrams can be forged. */
+const MAX_IDLE_ACCOUNTS = 50_000;
 
-/** Of datagrams that are too many, the share that is answered: who else writes an address must not silence it. */
-const LEAK = 1 / 4;
+/** Share of excess datagrams that is answered: forged ones must not cut off the address's owner. */
+const LEAK_SHARE = 1 / 4;
 
-/** And the share that may be told so: it might be obeyed by one who did not ask too often. */
-const KISSES = 1 / 16;
+/** Share of them that may get a kiss-o'-death: its receiver may not be who asks too often. */
+const KISS_SHARE = 1 / 16;
 
-/** Nanoseconds between two kisses by datagram to one address. */
-const KISS_INTERVAL = SECOND;
+/** The shortest time between two kisses by datagram to one address. */
+const KISS_INTERVAL_NS = SECOND;
 
-/** How many requests may still come. */
+/** A token bucket. */
 interface Account {
   /** Requests that may come at once. */
   tokens: number;
-  /** Nanoseconds: when that was true. */
+  /** When {@linkcode tokens} was updated: nanoseconds. */
   since: bigint;
 }
 
-/** Who has connections: an address, or all of an IPv6 network. */
+/** An address, or an IPv6 network, that has connections. */
 export interface Client extends Account {
-  /** As of {@linkcode accountOf}. */
+  /** As {@linkcode accountOf} returns it. */
   readonly name: string;
   connections: number;
 }
 
-/** Who sends datagrams, or is said to. */
+/** An address, or an IPv6 network, from which datagrams seem to come. */
 interface Sender extends Account {
-  /** Nanoseconds: when it was last told that it asks too often. */
+  /** When it was last sent a kiss: nanoseconds. */
   kissed: bigint;
 }
 
 /**
- * Keeps count of connections and requests, and judges new ones. Requests by
- * TCP and by UDP have accounts of their own: anybody can write an address on a datagram.
+ * Counts connections and requests, and decides about new ones. TCP and UDP
+ * have separate accounts, since a datagram's source address can be forged.
  */
 export class Admission {
   readonly #rules: readonly Rule[];
@@ -79,17 +83,17 @@ export class Admission {
   readonly #rate: number;
   readonly #burst: number;
   readonly #random: () => number;
-  /** Those with connections, and those whose last has gone. */
+  /** Those with connections. */
   readonly #clients = new Map<string, Client>();
+  /** Those whose last connection was closed. */
   readonly #left = new Generations<Client>();
   readonly #senders = new Generations<Sender>();
   #connections = 0;
 
   /**
-   * @param random From 0 to less than 1: picks from the datagrams that are too many. Default: none
-   * of them is answered.
-   * @throws {SyntaxError} if a prefix is none.
-   * @throws {RangeError} if a number is negative or no integer.
+   * @param random From 0 to less than 1: picks the excess datagrams to answer. Default: none.
+   * @throws {SyntaxError} if a prefix is malformed.
+   * @throws {RangeError} if a number is negative or not an integer.
    */
   constructor(limits: Limits = {}, random: () => number = () => 1) {
     const { allow = [], deny = [] } = limits;
@@ -97,9 +101,9 @@ export class Admission {
       ...deny.map((text): Rule => ({ ...parsePrefix(text), allows: false })),
       ...allow.map((text): Rule => ({ ...parsePrefix(text), allows: true })),
     ];
-    // The sort is stable: where a prefix is both, it is denied.
+    // The sort is stable: a prefix in both lists is denied.
     this.#rules = rules.sort((a, b) => b.bits - a.bits);
-    // Whoever allows some, denies all others.
+    // Allowing some denies all others.
     this.#unmatched = allow.length === 0;
     this.#maxClients = whole("maxClients", limits.maxClients ?? 10_000);
     this.#maxClientsPerAddress = whole(
@@ -107,7 +111,7 @@ export class Admission {
       limits.maxClientsPerAddress ?? 1000,
     );
     this.#rate = whole("rate", limits.rate ?? 1000);
-    this.#burst = this.#rate * BURST;
+    this.#burst = this.#rate * BURST_SECONDS;
     this.#random = random;
   }
 
@@ -116,12 +120,12 @@ export class Admission {
     return this.#connections;
   }
 
-  /** Accounts that are kept. */
+  /** The number of accounts kept. */
   get accounts(): number {
     return this.#clients.size + this.#left.size + this.#senders.size;
   }
 
-  /** Is this address answered at all? */
+  /** Whether an address is served at all. */
   allows(address: string): boolean {
     if (this.#rules.length === 0) return this.#unmatched;
     const plain = unmapped(address);
@@ -132,11 +136,10 @@ export class Admission {
   }
 
   /**
-   * A connection has come.
+   * Decides about a new connection.
    *
    * @param now Nanoseconds.
-   * @returns The client, to be given to {@linkcode request} and {@linkcode disconnect}, or why
-   * it is not admitted.
+   * @returns The client, for {@linkcode request} and {@linkcode disconnect}, or why it is refused.
    */
   connect(address: string, now: bigint): Client | AdmissionRefusal {
     if (!this.allows(address)) return "denied";
@@ -152,11 +155,11 @@ export class Admission {
   }
 
   /**
-   * A request has come without a connection.
+   * Decides about a datagram.
    *
    * @param now Nanoseconds.
-   * @returns Whether it is answered, told that it asks too often (not more
-   * than once a second), or ignored, and why.
+   * @returns Whether to answer it, to send a kiss-o'-death (at most once a second), or to ignore it
+   * and why.
    */
   datagram(address: string, now: bigint): "answer" | "kiss" | "denied" | "rate" {
     if (!this.allows(address)) return "denied";
@@ -168,14 +171,14 @@ export class Admission {
     }
     if (this.request(sender, now)) return "answer";
     const picked = this.#random();
-    if (picked < LEAK) return "answer";
-    if (picked >= LEAK + KISSES) return "rate";
-    if (now - sender.kissed < KISS_INTERVAL && now >= sender.kissed) return "rate";
+    if (picked < LEAK_SHARE) return "answer";
+    if (picked >= LEAK_SHARE + KISS_SHARE) return "rate";
+    if (now - sender.kissed < KISS_INTERVAL_NS && now >= sender.kissed) return "rate";
     sender.kissed = now;
     return "kiss";
   }
 
-  /** A connection has gone. */
+  /** A connection was closed. */
   disconnect(client: Client): void {
     client.connections--;
     this.#connections--;
@@ -185,16 +188,16 @@ export class Admission {
   }
 
   /**
-   * A request has come.
+   * Decides about a request.
    *
-   * @param now Nanoseconds. A clock that was set back adds nothing.
-   * @returns Whether it is to be answered.
+   * @param now Nanoseconds. Setting the clock back adds no tokens.
+   * @returns Whether to answer it.
    */
   request(account: Account, now: bigint): boolean {
     if (this.#rate === 0) return true;
     const elapsed = Number(now - account.since) / 1e9;
-    // What waited to be read while others were answered is late, and adds nothing a second time.
-    if (elapsed > 0 || elapsed < -LATE) account.since = now;
+    // A request read late, after newer ones of other connections, must not add tokens twice.
+    if (elapsed > 0 || elapsed < -MAX_LATE_SECONDS) account.since = now;
     account.tokens = Math.min(this.#burst, account.tokens + Math.max(0, elapsed) * this.#rate);
     if (account.tokens < 1) return false;
     account.tokens--;
@@ -202,8 +205,9 @@ export class Admission {
   }
 
   /**
-   * Forgets who has no connection and may make all requests of a burst again.
-   * To be called now and then.
+   * Forgets accounts without a connection that may send a whole burst again. Call it regularly.
+   *
+   * @param now Nanoseconds.
    */
   forget(now: bigint): void {
     this.#left.forget(now);
@@ -212,15 +216,15 @@ export class Admission {
 }
 
 /**
- * Accounts, of which those go that nobody asks for. They go all together, a
- * generation at a time: to look for them one by one would take longer the more there are.
+ * Accounts that are forgotten when unused, a whole generation at a time: looking for them one by one
+ * would take longer the more there are.
  */
 class Generations<T> {
-  /** What was used since this generation began. */
+  /** Used since this generation began. */
   #young = new Map<string, T>();
-  /** What was used in the one before, and not since. */
+  /** Used in the previous generation and not since. */
   #old = new Map<string, T>();
-  /** Nanoseconds: when it was first seen; `null` if it was not yet. */
+  /** When this generation began, in nanoseconds; `null` before the first {@linkcode forget}. */
   #since: bigint | null = null;
 
   get size(): number {
@@ -238,24 +242,24 @@ class Generations<T> {
   }
 
   set(name: string, account: T): void {
-    if (this.#young.size >= MOST_IDLE / 2) this.#turn();
+    if (this.#young.size >= MAX_IDLE_ACCOUNTS / 2) this.#advance();
     this.#young.set(name, account);
   }
 
-  /** Gets it, and keeps it no longer. */
+  /** Gets an account and removes it. */
   take(name: string): T | undefined {
     const account = this.get(name);
     this.#young.delete(name);
     return account;
   }
 
-  /** @param now Nanoseconds. Where the clock was set back, a generation begins again. */
+  /** @param now Nanoseconds. If the clock was set back, the generation starts over. */
   forget(now: bigint): void {
-    if (this.#since !== null && now - this.#since >= GENERATION) this.#turn();
+    if (this.#since !== null && now - this.#since >= GENERATION_NS) this.#advance();
     if (this.#since === null || now < this.#since) this.#since = now;
   }
 
-  #turn(): void {
+  #advance(): void {
     this.#old = this.#young;
     this.#young = new Map();
     this.#since = null;
@@ -266,24 +270,24 @@ interface Rule extends Prefix {
   readonly allows: boolean;
 }
 
-/** Addresses that begin alike. */
+/** A range of addresses with the same leading bits. */
 export interface Prefix {
-  /** How many bits are alike. */
+  /** The number of those bits. */
   readonly bits: number;
   readonly matches: (address: string) => boolean;
 }
 
-/** An IPv4 address is one, however the socket that it came by calls it. */
+/** Converts an IPv4-mapped address, as IPv6 sockets report it, to IPv4. @returns Others as they are. */
 export function unmapped(address: string): string {
   return /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1] ?? address;
 }
 
-/** Addresses whose first 64 bits strangers share: link-local ones, and IPv4 behind a translator (NAT64). */
+/** Addresses whose first 64 bits strangers share: link-local ones, and IPv4 behind NAT64. */
 const SINGLE = /^(?:fe[89ab][0-9a-f]|64:ff9b):/i;
 
 /**
- * Whose account an address is on, however it is spelled: of IPv6 that of all
- * which begin with the same 64 bits, since a host has as many of these as it likes.
+ * The name of an address's account, the same for all its spellings. In IPv6 it
+ * is the first 64 bits, since a host may have any number of addresses in a /64.
  */
 export function accountOf(address: string): string {
   if (!address.includes(":")) return address;
@@ -292,7 +296,7 @@ export function accountOf(address: string): string {
   return SINGLE.test(groups) ? groups : groups.split(":", 4).join(":");
 }
 
-/** Writes out the groups of an IPv6 address that `::` stands for. */
+/** Writes out the groups that `::` stands for. */
 function expand(address: string): string {
   const missing = 9 - address.split(":").length;
   const [head, tail] = address.split("::");
@@ -300,13 +304,13 @@ function expand(address: string): string {
 }
 
 /**
- * Reads a prefix such as `192.0.2.0/24` or `2001:db8::/32`; an address alone is one of full length.
+ * Parses a prefix such as `192.0.2.0/24` or `2001:db8::/32`, or a single address.
  *
- * @throws {SyntaxError} if it is none.
+ * @throws {SyntaxError} if it is neither.
  */
 export function parsePrefix(text: string): Prefix {
   const [, written = "", length] = /^(.*?)(?:\/(\d{1,3}))?$/.exec(text)!;
-  // Clients with mapped addresses are taken for what they are, and so are prefixes of such.
+  // Clients with mapped addresses count as IPv4, and so must prefixes of such addresses.
   const mapped = unmapped(written) !== written && (length === undefined || Number(length) >= 96);
   const network = mapped ? unmapped(written) : written;
   const version = written.includes("%") ? 0 : ipVersion(network);
@@ -319,7 +323,7 @@ export function parsePrefix(text: string): Prefix {
   }
   const list = new (net().BlockList)();
   list.addSubnet(network, bits, version === 4 ? "ipv4" : "ipv6");
-  // A list of IPv6 matches mapped IPv4 addresses too, and the other way round.
+  // A block list would also match an IPv4-mapped address against IPv4, and the reverse.
   const matches = (address: string) =>
     ipVersion(address) === version && list.check(address, version === 4 ? "ipv4" : "ipv6");
   return { bits, matches };

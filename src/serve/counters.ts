@@ -1,14 +1,25 @@
 /**
- * What is counted. Counting is no more than adding to an array: it comes
- * between a client's request and the next client's reply.
+ * A server's counters. Counting only adds to an array, since the next client
+ * waits for its reply meanwhile.
  *
  * @module
  */
 
-/** Why a connection was closed by the server, or lost, or a datagram not answered with the time. */
+/**
+ * Why a connection was refused, closed by the server or lost, or a datagram not answered with the
+ * time.
+ *
+ * - `version`, `mode`: it did not start like a client's request of NTP version 1 to 4.
+ * - `denied`, `max-clients`, `max-clients-per-address`, `rate`: the server's `Limits` forbid it.
+ * - `incomplete`: it ended within a request.
+ * - `idle`: no request came for `ServeOptions.idleTimeout`.
+ * - `slow`: a message or TLS handshake took 10 s.
+ * - `tls`: the TLS handshake failed.
+ * - `reset`: the connection broke.
+ */
 export type Refusal = typeof REFUSALS[number];
 
-/** All that a {@linkcode Refusal} can be. */
+/** All values of {@linkcode Refusal}. */
 export const REFUSALS = [
   "version",
   "mode",
@@ -23,27 +34,27 @@ export const REFUSALS = [
   "reset",
 ] as const;
 
-/** What messages come by; TLS counts as `tcp`. */
+/** The protocol that carries messages; TLS counts as `tcp`. */
 export type Carrier = typeof CARRIERS[number];
 
-/** Both that a {@linkcode Carrier} can be. */
+/** All values of {@linkcode Carrier}. */
 export const CARRIERS = ["tcp", "udp"] as const;
 
 /**
- * Upper bounds of the classes into which replies are sorted by the time that the server held the
- * request, T3 - T2, in nanoseconds. What took longer than the last is in a class of its own.
+ * Upper bounds of a histogram's buckets for how long the server held a request, T3 - T2. One more
+ * bucket, without a bound, follows.
  */
-export const HOLD_BOUNDS: readonly number[] = [
+export const HOLD_BOUNDS_NS: readonly number[] = [
   ...[1e3, 2.5e3, 5e3, 1e4, 2.5e4, 5e4, 1e5, 2.5e5, 5e5],
   ...[1e6, 2.5e6, 5e6, 1e7, 2.5e7, 1e8, 1e9],
 ];
 
-/** Indices of TCP's counts; UDP's follow in the same order. */
+/** Indices of TCP's counters; UDP's follow in the same order. */
 const REPLIES = 0;
 const UNSTAMPED = 1;
 const HELD = 2;
 const HOLDS = 3;
-const REFUSED = HOLDS + HOLD_BOUNDS.length + 1;
+const REFUSED = HOLDS + HOLD_BOUNDS_NS.length + 1;
 const EACH = REFUSED + REFUSALS.length;
 const SIZE = 2 * EACH;
 
@@ -51,37 +62,38 @@ const INDEX = Object.fromEntries(REFUSALS.map((refusal, i) => [refusal, i])) as 
   Record<Refusal, number>
 >;
 
-/** What one carrier has brought since the last look. */
-export interface Growth {
+/** How much one carrier's counters have increased. */
+export interface CarrierIncrease {
   readonly carrier: Carrier;
-  /** Requests that the kernel did not stamp although it was to. */
+  /** Requests without a kernel timestamp where there should have been one. */
   readonly unstamped: number;
+  /** Only those that increased. */
   readonly refusals: readonly (readonly [Refusal, number])[];
 }
 
-/** All that one carrier has brought. */
+/** One carrier's counters. */
 export interface CarrierTotals {
   /** Replies with the time. */
   readonly replies: number;
-  /** Nanoseconds for which the server held the requests of these, together. */
-  readonly held: number;
-  /** How many replies are in each class of {@linkcode HOLD_BOUNDS}, and in the one beyond. */
+  /** How long the server held all the requests for these, in nanoseconds. */
+  readonly heldNs: number;
+  /** Replies in each bucket of {@linkcode HOLD_BOUNDS_NS}, and in the last. */
   readonly holds: readonly number[];
   readonly unstamped: number;
   readonly refusals: Record<Refusal, number>;
 }
 
-/** All that was counted. */
+/** All counters. */
 export interface Totals {
   readonly tcp: CarrierTotals;
   readonly udp: CarrierTotals;
   /** Connections admitted so far. */
   readonly connections: number;
-  /** Connections that are open. */
+  /** Connections open now. */
   readonly open: number;
 }
 
-/** The counts of a server. */
+/** The counters of a server. */
 export class Counters {
   readonly #now = new Float64Array(SIZE);
   readonly #seen = new Float64Array(SIZE);
@@ -89,16 +101,16 @@ export class Counters {
   #open = 0;
 
   /**
-   * Counts a reply with the time. To be called when it is on its way.
+   * Counts a reply with the time, once it has been sent.
    *
-   * @param held T3 - T2 in nanoseconds; below zero if the clock was set between the two.
+   * @param heldNs T3 - T2; negative if the clock was set back between the two.
    */
-  reply(carrier: Carrier, held: bigint): void {
+  reply(carrier: Carrier, heldNs: bigint): void {
     const now = this.#now;
     const first = indexOf(carrier);
-    const nanoseconds = Math.max(0, Number(held));
+    const nanoseconds = Math.max(0, Number(heldNs));
     let hold = 0;
-    while (hold < HOLD_BOUNDS.length && nanoseconds > HOLD_BOUNDS[hold]!) hold++;
+    while (hold < HOLD_BOUNDS_NS.length && nanoseconds > HOLD_BOUNDS_NS[hold]!) hold++;
     now[first + REPLIES]!++;
     now[first + HELD]! += nanoseconds;
     now[first + HOLDS + hold]!++;
@@ -112,7 +124,7 @@ export class Counters {
     this.#now[indexOf(carrier) + REFUSED + INDEX[reason]]!++;
   }
 
-  /** Counts a connection that was admitted. */
+  /** Counts an admitted connection. */
   connect(): void {
     this.#connections++;
     this.#open++;
@@ -123,22 +135,22 @@ export class Counters {
     this.#open--;
   }
 
-  /** What has been counted since the last call. */
-  grown(): readonly Growth[] {
-    const grown = (i: number) => this.#now[i]! - this.#seen[i]!;
-    const carriers = CARRIERS.map((carrier) => ({
-      carrier,
-      unstamped: grown(indexOf(carrier) + UNSTAMPED),
-      refusals: REFUSALS.map((reason, i) =>
-        [reason, grown(indexOf(carrier) + REFUSED + i)] as const
-      )
-        .filter(([, count]) => count > 0),
-    }));
+  /** How much the counters have increased since the last call. */
+  increases(): readonly CarrierIncrease[] {
+    const increase = (i: number) => this.#now[i]! - this.#seen[i]!;
+    const carriers = CARRIERS.map((carrier) => {
+      const first = indexOf(carrier);
+      return {
+        carrier,
+        unstamped: increase(first + UNSTAMPED),
+        refusals: REFUSALS.map((reason, i) => [reason, increase(first + REFUSED + i)] as const)
+          .filter(([, count]) => count > 0),
+      };
+    });
     this.#seen.set(this.#now);
     return carriers;
   }
 
-  /** All that was counted so far. */
   get totals(): Totals {
     return {
       tcp: this.#carrier("tcp"),
@@ -154,7 +166,7 @@ export class Counters {
     const refusals = REFUSALS.map((reason, i) => [reason, now[REFUSED + i]!] as const);
     return {
       replies: now[REPLIES]!,
-      held: now[HELD]!,
+      heldNs: now[HELD]!,
       holds: [...now.subarray(HOLDS, REFUSED)],
       unstamped: now[UNSTAMPED]!,
       refusals: Object.fromEntries(refusals) as Record<Refusal, number>,

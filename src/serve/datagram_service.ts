@@ -1,5 +1,6 @@
 /**
- * Datagrams from the event loop, where the kernel does not stamp.
+ * Serves datagrams from the event loop, where the kernel does not take
+ * timestamps.
  *
  * @module
  */
@@ -10,7 +11,7 @@ import type { Service } from "./lifecycle.ts";
 import { answerDatagram, stampTransmit } from "./reply.ts";
 import type { Sessions } from "./session.ts";
 
-/** Answers what one socket receives. */
+/** Answers the datagrams that one socket receives. */
 export class DatagramService implements Service {
   readonly #listener: DatagramListener;
   readonly #sessions: Sessions;
@@ -49,7 +50,7 @@ export class DatagramService implements Service {
         bytes.length,
         this.#sessions.template,
         received,
-        // New each time: it may wait to be sent while the next one is made.
+        // A new buffer each time: it may still be waiting to be sent.
         () => reply = new Uint8Array(PACKET_SIZE),
       );
       if (refusal !== null) counters.refuse("udp", refusal);

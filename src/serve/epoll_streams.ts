@@ -1,5 +1,5 @@
 /**
- * Connections that are waited for all at once, in the kernel.
+ * Serves connections that epoll waits for.
  *
  * @module
  */
@@ -12,15 +12,15 @@ import { GRACE_SECONDS } from "./idle_monitor.ts";
 import { ACCEPT_PAUSE_SECONDS, type Trouble } from "./lifecycle.ts";
 import { Session, type Sessions } from "./session.ts";
 
-/** Connections that are accepted before others have their turn. */
-const ACCEPTS = 64;
+/** Connections accepted in a row before other sockets are served. */
+const MAX_ACCEPTS = 64;
 
 /**
- * What one descriptor is used for: a session, and when that has ended, another. Nothing is left for
- * the garbage collector, which seldom finds time in a loop that waits in the kernel.
+ * The sessions of one descriptor, one after another. Reused, since the garbage collector seldom gets
+ * to run in a loop that waits in the kernel.
  */
 class Stream extends Session {
-  /** What there was no room for yet. */
+  /** The rest of a reply, when sending would have blocked. */
   unsent: Uint8Array<ArrayBuffer> | null = null;
 
   constructor(sessions: Sessions, readonly fd: number) {
@@ -32,7 +32,7 @@ class Stream extends Session {
   }
 }
 
-/** Accepts connections, and answers on each for as long as it lasts. */
+/** Accepts connections and answers requests on them. */
 export class EpollStreams {
   readonly #sockets: StreamSockets;
   readonly #sessions: Sessions;
@@ -43,12 +43,12 @@ export class EpollStreams {
   readonly #streams: (Stream | undefined)[] = [];
   #open = 0;
   readonly #listeners = new Set<number>();
-  /** Listeners that nobody waits for, for want of descriptors, and what keeps them from being tried again. */
+  /** Listeners not waited for, for want of descriptors; each with a function that cancels the retry. */
   readonly #paused = new Map<number, () => void>();
   #trouble: Trouble | null = null;
   #cancelGrace = () => {};
 
-  /** @param idleTimeout Seconds that may pass between two requests. */
+  /** @param idleTimeout The most seconds between two requests. */
   constructor(sockets: StreamSockets, sessions: Sessions, timers: Timers, idleTimeout: number) {
     this.#sockets = sockets;
     this.#sessions = sessions;
@@ -56,18 +56,18 @@ export class EpollStreams {
     this.#idleTimeout = idleTimeout;
   }
 
-  /** Open connections. */
+  /** The number of open connections. */
   get open(): number {
     return this.#open;
   }
 
-  /** Accepts connections from a socket that listens. */
+  /** Starts to accept connections from a listener. */
   listen(listener: number): void {
     this.#listeners.add(listener);
     this.#sockets.addListener(listener);
   }
 
-  /** A descriptor has something. One that is none of these is ignored: it was closed just before. */
+  /** Serves a descriptor that is ready; ignores one that was closed just before. */
   onReady(fd: number): void {
     const stream = this.#streams[fd];
     if (stream !== undefined && stream.client !== null) {
@@ -76,20 +76,20 @@ export class EpollStreams {
     } else if (this.#listeners.has(fd)) this.#accept(fd);
   }
 
-  /** To be called once a second. @returns Why no connection could be accepted since, if so. */
+  /** Closes what is idle or slow. Call it once a second. @returns What has prevented accepting since. */
   tick(): Trouble | null {
     for (const stream of this.#opened()) {
-      const refusal = stream.look(stream.idle, this.#idleTimeout);
+      const refusal = stream.check(stream.idle, this.#idleTimeout);
       if (refusal === null) continue;
       stream.refusal ??= refusal;
       this.#close(stream);
     }
     const trouble = this.#trouble;
-    this.#trouble = null; // A lasting error is found again before the next tick.
+    this.#trouble = null; // A lasting error recurs before the next tick.
     return trouble;
   }
 
-  /** Accepts no more connections, and answers only what has begun to come, for a while. */
+  /** Stops accepting, closes idle connections, and gives pending messages a while to finish. */
   stop(): void {
     for (const listener of this.#listeners) this.#sockets.removeListener(listener);
     this.#listeners.clear();
@@ -113,7 +113,7 @@ export class EpollStreams {
 
   #accept(listener: number): void {
     const sessions = this.#sessions;
-    for (let i = 0; i < ACCEPTS; i++) {
+    for (let i = 0; i < MAX_ACCEPTS; i++) {
       const accepted = this.#tryAccept(listener);
       if (accepted === null) return;
       if (accepted === "lost") {
@@ -167,7 +167,6 @@ export class EpollStreams {
     const taken = stream.take(sockets.received, count);
     if (taken === "refused") return this.#close(stream);
     if (taken === "more") return;
-    // T2 is when the message was whole.
     let arrived = sockets.arrived();
     if (arrived === 0n) {
       arrived = this.#sessions.now();
@@ -181,7 +180,7 @@ export class EpollStreams {
     else if (stream.refusal !== null || this.#sessions.stopping) this.#close(stream);
   }
 
-  /** The client sends and does not read: nothing more is read of it until it has what is here. */
+  /** Sending would block, since the client does not read: read nothing more until it does. */
   #keep(stream: Stream, bytes: Uint8Array<ArrayBuffer>, sent: number): void {
     if (sent < 0 && sent !== WOULD_BLOCK) return this.#close(stream, true);
     stream.unsent = bytes.slice(Math.max(sent, 0));

@@ -1,41 +1,44 @@
 /**
- * What a server tells of. Refusals are counted, and told of once a second: a
- * flood of them does not become a flood of lines.
+ * The events that a server reports. Refusals are reported as counts, once a
+ * second, so that a flood of them does not become a flood of lines.
  *
  * @module
  */
 
-import type { Carrier, Growth, Refusal } from "./counters.ts";
+import type { Carrier, CarrierIncrease, Refusal } from "./counters.ts";
 
-/** Something that a log may tell. */
+/** Something that happened in a server. Counts are those since the last event of the kind. */
 export type ServerEvent =
+  /** It listens on an address. `timestamps`: who takes those of arrival; absent with `http`. */
   | {
     readonly event: "listening";
     readonly transport: "tcp" | "tls" | "udp" | "http";
     readonly address: string;
-    /** Who says when requests come: the kernel, or the program. Not of `http`. */
     readonly timestamps?: "kernel" | "user";
   }
-  /** `transport` is there if it was by datagram. */
+  /** Connections were refused or lost, or with `transport: "udp"` datagrams not answered. */
   | {
     readonly event: "refused";
     readonly transport?: "udp";
     readonly reason: Refusal;
     readonly count: number;
   }
-  /** The kernel did not say when some requests came: the program did. */
+  /** Requests came without a kernel timestamp, and the program took one instead. */
   | { readonly event: "unstamped"; readonly transport: Carrier; readonly count: number }
-  /** Datagrams are not answered for a second, at the end of which it is tried again. */
+  /** A datagram socket failed. It is retried once a second. */
   | { readonly event: "datagrams-failed"; readonly error: string }
+  /** A connection could not be accepted. It is retried ten times a second. */
   | { readonly event: "accept-failed"; readonly error: string }
+  /** A new certificate is in use. */
   | { readonly event: "renewed" }
+  /** It has stopped, after so many connections and replies. */
   | {
     readonly event: "stopped";
     readonly connections: number;
     readonly replies: number;
   };
 
-/** Passes events on. */
+/** Passes events to a callback. */
 export class EventLog {
   readonly #onEvent: (event: ServerEvent) => void;
 
@@ -43,23 +46,21 @@ export class EventLog {
     this.#onEvent = onEvent;
   }
 
-  /** Whatever becomes of the log, the server goes on. */
-  tell(event: ServerEvent): void {
+  emit(event: ServerEvent): void {
     try {
       this.#onEvent(event);
     } catch {
-      // There is nowhere left to say so.
+      // A failing log must not stop the server.
     }
   }
 
-  /** Tells what has been counted since the last call: to be called once a second. */
-  report(growth: readonly Growth[]): void {
-    for (const { carrier, unstamped, refusals } of growth) {
+  report(increases: readonly CarrierIncrease[]): void {
+    for (const { carrier, unstamped, refusals } of increases) {
       for (const [reason, count] of refusals) {
         const transport = carrier === "udp" ? { transport: carrier } : {};
-        this.tell({ event: "refused", ...transport, reason, count });
+        this.emit({ event: "refused", ...transport, reason, count });
       }
-      if (unstamped > 0) this.tell({ event: "unstamped", transport: carrier, count: unstamped });
+      if (unstamped > 0) this.emit({ event: "unstamped", transport: carrier, count: unstamped });
     }
   }
 }

@@ -1,23 +1,23 @@
 /**
- * Whose turn it is. All reads of a process share one budget of operations per
- * turn of Deno's event loop, and a read that is begun is tried at once. So a
- * connection whose next request is always there already would use the budget
- * up, and others would wait for hundreds of turns.
+ * Shares the event loop fairly. All reads of a process share one budget of
+ * operations per turn of Deno's event loop, and a new read is tried at once.
+ * Without the queue, connections whose next request is always waiting would use
+ * up the budget, and others would wait for hundreds of turns.
  *
  * @module
  */
 
-/** Connections that may begin a read in one turn: a quarter of Deno's budget of 128. */
+/** Reads that may start in one turn: a quarter of Deno's budget of 128. */
 const PER_TURN = 32;
 
-/** Lets some go on at once, and all others in the turns that follow, first come first served. */
+/** Lets some callers proceed at once and the others in later turns, first come, first served. */
 export class FairQueue {
   readonly #queue: (() => void)[] = [];
   #head = 0;
   #taken = 0;
   #turning = false;
 
-  /** @returns `null` to go on at once; else what to wait for. */
+  /** @returns `null` to proceed at once; else a promise to wait for. */
   take(): Promise<void> | null {
     if (!this.#turning) {
       this.#turning = true;
@@ -36,7 +36,7 @@ export class FairQueue {
     this.#turning = this.#taken > 0;
     if (this.#turning) setImmediate(this.#turn);
     while (this.#head < end) this.#queue[this.#head++]!();
-    // What has had its turn goes, once it is half of all: under load the queue is never empty.
+    // Under load the queue is never empty: drop the served entries once they are half of it.
     if (this.#head < this.#queue.length / 2) return;
     this.#queue.splice(0, this.#head);
     this.#head = 0;

@@ -1,49 +1,48 @@
 /**
- * Connections on which nothing happens.
+ * Detects connections on which nothing happens.
  *
  * @module
  */
 
-/** Seconds for a message once begun, in either direction, and for TLS to be agreed on. */
+/** The most time for a message, in either direction, and for a TLS handshake. */
 const MESSAGE_TIMEOUT_SECONDS = 10;
 
-/** Seconds for a message that is under way when the server is stopped. */
+/** The most time for pending messages when the server is stopped. */
 export const GRACE_SECONDS = 0.5;
 
-/** Looks at a connection once a second, so that no message needs a timer. */
+/** Checks a connection once a second, so that messages need no timers. */
 export class IdleMonitor {
   /** Replies so far. */
   protected replies = 0;
-  /** Replies at the last look; -1 before the first. */
+  /** Replies at the last check; -1 before the first. */
   #seen = -1;
   #wasIdle = true;
-  /** Seconds for which looks have found the same. */
-  #unchanged = 0;
+  #unchangedSeconds = 0;
 
-  /** Begins anew. */
-  protected forget(): void {
+  /** Starts over, for another connection. */
+  protected reset(): void {
     this.replies = 0;
     this.#seen = -1;
     this.#wasIdle = true;
-    this.#unchanged = 0;
+    this.#unchangedSeconds = 0;
   }
 
   /**
-   * Looks at it.
+   * Checks the connection. Call it once a second.
    *
-   * @param idle Is it between two requests?
-   * @param idleTimeout Seconds that may pass between two requests.
-   * @returns Why it should be closed, if it should.
+   * @param idle Whether it is between two requests.
+   * @param idleTimeout The most seconds between two requests.
+   * @returns Why to close the connection; `null` to keep it.
    */
-  look(idle: boolean, idleTimeout: number): "idle" | "slow" | null {
+  check(idle: boolean, idleTimeout: number): "idle" | "slow" | null {
     if (this.replies !== this.#seen || idle !== this.#wasIdle) {
       this.#seen = this.replies;
       this.#wasIdle = idle;
-      this.#unchanged = 0;
+      this.#unchangedSeconds = 0;
       return null;
     }
-    this.#unchanged++;
-    if (this.#unchanged < (idle ? idleTimeout : MESSAGE_TIMEOUT_SECONDS)) return null;
+    this.#unchangedSeconds++;
+    if (this.#unchangedSeconds < (idle ? idleTimeout : MESSAGE_TIMEOUT_SECONDS)) return null;
     return idle ? "idle" : "slow";
   }
 }

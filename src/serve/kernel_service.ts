@@ -1,6 +1,6 @@
 /**
- * The sockets that the kernel stamps, connections and datagrams, in one loop
- * that waits in the kernel.
+ * Serves the sockets with kernel timestamps, connections and datagrams, in one
+ * loop that waits in the kernel.
  *
  * @module
  */
@@ -19,19 +19,19 @@ import type { Service, Trouble } from "./lifecycle.ts";
 import { answerDatagram, stampTransmit } from "./reply.ts";
 import type { Sessions } from "./session.ts";
 
-/** How long it waits for a request before it looks whether the server is to end. */
-const WAIT_MS = 100;
+/** The longest wait for a request before checking whether the server is stopping. */
+const MAX_WAIT_MS = 100;
 
-/** How long it looks again and again for the next request: about what a client takes until then. */
-const ALERT_NS = 60_000n;
+/** Busy polling for the next request: about as long as a client takes to send it. */
+const BUSY_POLL_NS = 60_000n;
 
-/** After which everything else has its turn. */
-const STINT_NS = 4_000_000n;
+/** The longest time before the event loop gets to run. */
+const MAX_BUSY_NS = 4_000_000n;
 
-/** For which a socket that is broken is left alone. */
+/** How long a broken socket is left alone. */
 const ERROR_PAUSE_SECONDS = 1;
 
-/** Answers on all of them. */
+/** Answers requests on all of these sockets. */
 export class KernelService implements Service {
   readonly #sockets: readonly BoundSocket[];
   readonly #sessions: Sessions;
@@ -40,15 +40,15 @@ export class KernelService implements Service {
   readonly #epoll: Epoll;
   readonly #streams: EpollStreams;
   readonly #batches = new Map<number, DatagramBatch>();
-  /** Broken sockets, and what keeps them from being tried again. */
-  readonly #resting = new Map<number, () => void>();
+  /** Broken sockets, each with a function that cancels the retry. */
+  readonly #paused = new Map<number, () => void>();
   #trouble: Trouble | null = null;
   #ended: Promise<void> | null = null;
   #closed = false;
 
   /**
-   * @param idleTimeout Seconds that may pass between two requests on a connection.
-   * @throws {Error} if the sockets cannot be waited for.
+   * @param idleTimeout The most seconds between two requests on a connection.
+   * @throws {Error} if it cannot wait for the sockets.
    */
   constructor(
     sockets: readonly BoundSocket[],
@@ -70,7 +70,7 @@ export class KernelService implements Service {
         if (transport === "tcp") this.#streams.listen(fd);
         else {
           this.#batches.set(fd, new DatagramBatch(libc, fd, PACKET_SIZE));
-          this.#attend(fd);
+          this.#waitFor(fd);
         }
       }
     } catch (error) {
@@ -79,10 +79,9 @@ export class KernelService implements Service {
     }
   }
 
-  /** Waits for datagrams. */
-  #attend(fd: number): void {
+  #waitFor(fd: number): void {
     const error = this.#epoll.add(fd);
-    // It may be waited for still.
+    // It may still be in the set.
     if (error !== 0 && error !== EEXIST) throw socketError(linuxLibc()!, error);
   }
 
@@ -92,7 +91,7 @@ export class KernelService implements Service {
 
   tick(): Trouble | null {
     const trouble = this.#streams.tick() ?? this.#trouble;
-    if (this.#resting.size === 0 && !this.#closed) this.#trouble = null;
+    if (this.#paused.size === 0 && !this.#closed) this.#trouble = null;
     return trouble;
   }
 
@@ -106,11 +105,11 @@ export class KernelService implements Service {
   async #run(): Promise<void> {
     try {
       for (let count = 0; !this.#sessions.stopping || this.#streams.open > 0;) {
-        if (count === 0) count = await this.#epoll.waitAsync(WAIT_MS);
+        if (count === 0) count = await this.#epoll.waitAsync(MAX_WAIT_MS);
         if (count > 0) count = await this.#answerBusily(count);
       }
     } catch (error) {
-      this.#fail(error);
+      this.#report(error);
     } finally {
       this.#close();
     }
@@ -118,32 +117,34 @@ export class KernelService implements Service {
 
   #close(): void {
     this.#closed = true;
-    for (const cancel of this.#resting.values()) cancel();
+    for (const cancel of this.#paused.values()) cancel();
     this.#streams.close();
     for (const socket of this.#sockets) if (socket.transport === "udp") socket.close();
     this.#epoll.close();
   }
 
-  #fail(error: unknown): void {
+  #report(error: unknown): void {
     this.#trouble = { event: "datagrams-failed", error: errorText(error) };
   }
 
   /**
-   * Answers for as long as there are requests, and waits a little for more: a client that has its
-   * reply may soon ask again. After a while everything else has its turn.
+   * Answers while there are requests, and busily waits for more: a client that has its reply may
+   * soon ask again. Returns in time for the event loop to run.
    *
-   * @returns How many sockets are ready.
+   * @returns The number of sockets that are ready.
    */
   async #answerBusily(count: number): Promise<number> {
     const clock = this.#clock;
     const start = clock.monotonic();
-    for (let asked = start; asked - start < STINT_NS;) {
+    for (let asked = start; asked - start < MAX_BUSY_NS;) {
       this.#answer(count);
       asked = clock.monotonic();
-      do count = this.#epoll.wait(0); while (count === 0 && clock.monotonic() - asked < ALERT_NS);
+      do count = this.#epoll.wait(0); while (
+        count === 0 && clock.monotonic() - asked < BUSY_POLL_NS
+      );
       if (count === 0) return 0;
     }
-    // Deno looks for what else has come only when it has something to wait for.
+    // The event loop looks for other events only if there is something to wait for.
     return await this.#epoll.waitAsync(0);
   }
 
@@ -152,35 +153,34 @@ export class KernelService implements Service {
       const fd = this.#epoll.ready(i);
       const batch = this.#batches.get(fd);
       if (batch === undefined) this.#streams.onReady(fd);
-      else this.#tryAnswering(fd, batch);
+      else this.#tryAnswerBatch(fd, batch);
     }
   }
 
-  /** A socket that is broken is left alone for a while: the others are answered. */
-  #tryAnswering(fd: number, batch: DatagramBatch): void {
-    if (this.#resting.has(fd)) return;
+  /** Pauses the socket if it is broken, so that the others are still served. */
+  #tryAnswerBatch(fd: number, batch: DatagramBatch): void {
+    if (this.#paused.has(fd)) return;
     try {
       this.#answerBatch(batch);
     } catch (error) {
       this.#epoll.remove(fd);
-      this.#rest(fd, error);
+      this.#pause(fd, error);
     }
   }
 
-  #rest(fd: number, error: unknown): void {
-    this.#fail(error);
+  #pause(fd: number, error: unknown): void {
+    this.#report(error);
     const cancel = this.#timers.after(ERROR_PAUSE_SECONDS, () => {
-      this.#resting.delete(fd);
+      this.#paused.delete(fd);
       try {
-        this.#attend(fd);
+        this.#waitFor(fd);
       } catch (again) {
-        this.#rest(fd, again);
+        this.#pause(fd, again);
       }
     });
-    this.#resting.set(fd, cancel);
+    this.#paused.set(fd, cancel);
   }
 
-  /** Answers datagrams, as many as there are up to a batch. */
   #answerBatch(batch: DatagramBatch): void {
     const { admission, counters, template, now } = this.#sessions;
     const count = batch.receive();

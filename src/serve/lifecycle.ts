@@ -1,6 +1,6 @@
 /**
- * A server's life: it starts its services, looks after them once a second,
- * reports what happened, and stops them.
+ * A server's lifecycle: starts its services, maintains them once a second,
+ * reports events, and stops them.
  *
  * @module
  */
@@ -13,48 +13,49 @@ import type { EventLog } from "./event_log.ts";
 import { replyTemplate } from "./reply.ts";
 import type { Sessions } from "./session.ts";
 
-/** A server that is listening. */
+/** A running server. */
 export interface Server {
-  /** Where: one for each socket. */
+  /** The addresses it listens on, one for each socket, with the actual ports in place of 0. */
   readonly addresses: readonly SocketAddress[];
-  /** Where the status page is; none without `ServeOptions.http`. */
+  /** The addresses of the status page; empty without `ServeOptions.http`. */
   readonly httpAddresses: readonly SocketAddress[];
-  /** What happened so far. */
+  /** The counters as of now. */
   readonly counters: ServerCounters;
   /**
-   * With TLS: shows another certificate to those who connect from now on.
+   * With TLS: uses another certificate for new connections.
    *
-   * @throws {Error} a sentence, if it is none or its key is another's; the old one stays.
+   * @throws {Error} a sentence, if it is invalid or not for its key; the old one stays in use.
+   * @throws {TypeError} if the server does not use TLS.
    */
   renew(certificate: Certificate): void;
-  /** Stops accepting, lets finish what is in flight, and closes everything within a second. */
+  /** Stops accepting, finishes pending replies, and closes everything within a second. */
   stop(): Promise<void>;
 }
 
-/** What a server counts. */
+/** A server's counters since it started, for all transports together. */
 export interface ServerCounters {
-  /** Connections that were admitted, open or not. */
+  /** Connections admitted, open or closed. */
   readonly connections: number;
-  /** Replies with the time, on all transports. */
+  /** Replies with the time. */
   readonly replies: number;
-  /** Connections closed or lost, and datagrams not answered with the time, by reason. */
+  /** Connections refused, closed or lost, and datagrams not answered with the time, by reason. */
   readonly refusals: Readonly<Record<Refusal, number>>;
 }
 
-/** What keeps clients from being answered. */
+/** A failure that keeps clients from being answered. */
 export interface Trouble {
-  /** What cannot be done. */
+  /** What failed: accepting connections, or receiving datagrams. */
   readonly event: "accept-failed" | "datagrams-failed";
-  /** Why, in words. */
+  /** The system's error message. */
   readonly error: string;
 }
 
-/** Answers on some of a server's sockets. */
+/** Answers requests on some of a server's sockets. */
 export interface Service {
   start(): void;
-  /** To be called once a second. @returns What keeps it from answering, or has since the last call. */
+  /** Called once a second. @returns What has kept it from answering since the last call. */
   tick(): Trouble | null;
-  /** Accepts nobody any more and finishes what is in flight. @returns When everything is closed. */
+  /** Stops accepting and finishes pending replies. @returns Resolves when everything is closed. */
   stop(): Promise<void>;
 }
 
@@ -62,11 +63,11 @@ export interface Service {
 export interface Endpoint {
   readonly transport: "tcp" | "tls" | "udp";
   readonly address: SocketAddress;
-  /** Does the kernel say when requests come? */
+  /** Whether the kernel takes the timestamps of arrival. */
   readonly stamped: boolean;
 }
 
-/** Shows over HTTP what the server does. */
+/** Shows the server's state over HTTP. */
 export interface StatusPage {
   readonly addresses: readonly SocketAddress[];
   /** What is wrong with the server: a sentence; `null` if nothing is. */
@@ -74,10 +75,10 @@ export interface StatusPage {
   stop(): void;
 }
 
-/** Seconds before a failed accept is tried again. */
+/** Pause before accepting is retried. */
 export const ACCEPT_PAUSE_SECONDS = 0.1;
 
-/** Seconds between two looks at the kernel's clock, at the services, and at what to log. */
+/** Time between two calls of the services' `tick`. */
 const TICK_SECONDS = 1;
 
 const TROUBLES: Readonly<Record<Trouble["event"], string>> = {
@@ -102,8 +103,8 @@ export class ServiceGroup implements Server {
   #stopped: Promise<void> | undefined;
 
   /**
-   * @param sessions What the services share.
-   * @param stratum What to announce. Default: by the kernel's own state.
+   * @param sessions Shared by the services.
+   * @param stratum The stratum to announce. Default: 2 or 10, by the clock state.
    */
   constructor(
     { endpoints, services, sessions, status, log, clock, timers, renew, stratum }: {
@@ -122,7 +123,7 @@ export class ServiceGroup implements Server {
     this.httpAddresses = status?.addresses ?? [];
     this.renew = (certificate) => {
       renew(certificate);
-      log.tell({ event: "renewed" });
+      log.emit({ event: "renewed" });
     };
     this.#endpoints = endpoints;
     this.#services = services;
@@ -140,10 +141,10 @@ export class ServiceGroup implements Server {
     for (const { transport, address, stamped } of this.#endpoints) {
       const timestamps = stamped ? "kernel" : "user";
       const where = { transport, address: formatAddress(address) };
-      this.#log.tell({ event: "listening", ...where, timestamps });
+      this.#log.emit({ event: "listening", ...where, timestamps });
     }
     for (const address of this.httpAddresses) {
-      this.#log.tell({ event: "listening", transport: "http", address: formatAddress(address) });
+      this.#log.emit({ event: "listening", transport: "http", address: formatAddress(address) });
     }
   }
 
@@ -168,12 +169,12 @@ export class ServiceGroup implements Server {
     this.#cancelTick();
     this.#status?.stop();
     await Promise.all(this.#services.map((service) => service.stop()));
-    this.#log.report(this.#sessions.counters.grown());
+    this.#log.report(this.#sessions.counters.increases());
     const { connections, replies } = this.counters;
-    this.#log.tell({ event: "stopped", connections, replies });
+    this.#log.emit({ event: "stopped", connections, replies });
   }
 
-  /** What is done once a second, so that no request has to. */
+  /** Does once a second what would take too long for every request. */
   #tick(): void {
     const { admission, counters, now } = this.#sessions;
     const realtime = now();
@@ -184,8 +185,8 @@ export class ServiceGroup implements Server {
     const troubles = this.#services.map((service) => service.tick()).filter((each) =>
       each !== null
     );
-    this.#log.report(counters.grown());
-    for (const trouble of troubles) this.#log.tell(trouble);
+    this.#log.report(counters.increases());
+    for (const trouble of troubles) this.#log.emit(trouble);
     if (this.#status !== null) {
       const [trouble] = troubles;
       this.#status.trouble = trouble ? `${TROUBLES[trouble.event]}: ${trouble.error}` : null;

@@ -1,5 +1,5 @@
 /**
- * Where a server listens: which addresses, and why it cannot be one of them.
+ * Opens a server's sockets, and explains why one cannot be opened.
  *
  * @module
  */
@@ -14,7 +14,7 @@ import {
 import { formatAddress, type SocketAddress } from "../net/address.ts";
 import type { Network } from "../net/network.ts";
 
-/** What is had of an address until it is closed. */
+/** A socket bound to an address. */
 export interface Bound {
   readonly address: SocketAddress;
   close(): void;
@@ -23,11 +23,10 @@ export interface Bound {
 type Bind<T extends Bound> = (address: SocketAddress) => T;
 
 /**
- * Opens a listener for each address. If one cannot be opened, those that were are the caller's to
- * close.
+ * Opens a socket on each address. If one cannot be opened, the caller must close the others.
  *
- * @param hosts Addresses or names. None: all addresses.
- * @param option What names the port.
+ * @param hosts Addresses or names; if empty, all addresses.
+ * @param option The option that gives the port, for errors.
  */
 export async function listen<T extends Bound>(
   network: Network,
@@ -40,7 +39,7 @@ export async function listen<T extends Bound>(
   const listeners: T[] = [];
   for (const host of hosts) {
     for (const hostname of await resolve(network, host)) {
-      // A port that was picked for the first address is everybody's.
+      // A free port picked for the first address serves the others too.
       listeners.push(open(bind, { hostname, port: listeners[0]?.address.port ?? port }, option));
     }
   }
@@ -69,8 +68,8 @@ function open<T extends Bound>(bind: Bind<T>, address: SocketAddress, option: Op
 }
 
 /**
- * All addresses: the IPv6 wildcard takes IPv4 too on most systems. Where it
- * does not, IPv4's is opened beside it, and where there is no IPv6, alone.
+ * Listens on all addresses. On most systems the IPv6 wildcard includes IPv4;
+ * elsewhere IPv4's is opened too, and alone where there is no IPv6.
  */
 function openAll<T extends Bound>(bind: Bind<T>, port: number, option: OptionName): T[] {
   let v6: T;
@@ -88,7 +87,7 @@ function openAll<T extends Bound>(bind: Bind<T>, port: number, option: OptionNam
   }
 }
 
-/** Why it cannot listen somewhere: an error of another kind than the system's is left as it is. */
+/** Explains why it cannot listen. @returns Errors that are already explained as they are. */
 function listenError(error: unknown, where: string, option: OptionName): Error {
   if (error instanceof CertificateError || error instanceof OptionError) return error as Error;
   const what = `cannot listen on ${where}`;

@@ -1,5 +1,5 @@
 /**
- * From a request to its reply or its refusal. Pure: times are handed in.
+ * Makes replies to requests, or refuses them. Pure: times are passed in.
  *
  * @module
  */
@@ -19,22 +19,23 @@ import { toTimestamp, writeTimestamp } from "../ntp/timestamp.ts";
 import { refuseRequest, type RequestRefusal } from "../ntp/validation.ts";
 import type { Admission, Client } from "./admission.ts";
 
-/** Stratum of a server whose own clock is the reference (as chronyd's `local`). */
+/** Stratum of a server whose own clock is the reference, as in chronyd's `local` mode. */
 const LOCAL_STRATUM = 10;
 
-/** Stratum of a server whose clock something else keeps: the kernel does not say how far away its source is. */
+/** Stratum of a server whose clock is synchronised. The kernel does not know its source's stratum. */
 const SYNCHRONISED_STRATUM = 2;
 
 /**
- * Makes what is alike in all replies: what the server says of its own clock.
+ * Makes the reply template: the part that all replies share, about the server's
+ * own clock.
  *
- * An unsynchronised host still serves. Its clock is the reference then, and
- * is off from itself by no more than its precision.
+ * An unsynchronised host still serves. Its clock is then the reference, and
+ * differs from itself by no more than its precision.
  *
- * @param state What the kernel says; `null` if it cannot be asked.
- * @param precision Of the clock, in seconds.
- * @param now Nanoseconds since the Unix epoch; becomes the reference time.
- * @param stratum What to announce. Default: by the kernel's state, 2 or 10.
+ * @param state The kernel's clock state; `null` if it is unknown.
+ * @param precision The clock's precision in seconds.
+ * @param now The reference time: nanoseconds since the Unix epoch.
+ * @param stratum The stratum to announce. Default: 2 or 10, by the clock state.
  */
 export function replyTemplate(
   state: ClockState | null,
@@ -60,37 +61,37 @@ export function replyTemplate(
   });
 }
 
-/** The stratum to announce: the one that somebody wants, or else 2 or 10, by the kernel's state. */
+/** The stratum to announce: `wanted`, or else 2 or 10, by the clock state. */
 export function stratumOf(state: ClockState | null, wanted: number | undefined): number {
   return wanted ?? (state?.synchronised ? SYNCHRONISED_STRATUM : LOCAL_STRATUM);
 }
 
 /**
- * Answers a request, in its own version, all but T3: {@linkcode stampTransmit}
- * writes that at the very last.
+ * Writes the reply to a request, in the request's version. Only T3 is left to
+ * {@linkcode stampTransmit}.
  *
- * @param request 48 bytes that `refuseRequest` does not refuse.
- * @param reply Where to, 48 bytes.
- * @param announced As made by {@linkcode replyTemplate}.
+ * @param request 48 bytes that `refuseRequest` accepts.
+ * @param reply 48 bytes to write to.
+ * @param template Made by {@linkcode replyTemplate}.
  * @param received T2, nanoseconds since the Unix epoch.
  */
 export function respond(
   request: Uint8Array,
   reply: Uint8Array,
-  announced: Uint8Array,
+  template: Uint8Array,
   received: bigint,
 ): void {
-  // Byte by byte: for so few that is much faster than `set()` and `subarray()`.
-  for (let i = 0; i < PACKET_SIZE; i++) reply[i] = announced[i]!;
-  reply[0] = announced[0]! & 0xc0 | request[0]! & 0x38 | MODE.server;
+  // For so few bytes a loop is much faster than `set()` and `subarray()`.
+  for (let i = 0; i < PACKET_SIZE; i++) reply[i] = template[i]!;
+  reply[0] = template[0]! & 0xc0 | request[0]! & 0x38 | MODE.server;
   reply[2] = request[2]!;
   for (let i = 0; i < 8; i++) reply[OFFSET.origin + i] = request[OFFSET.transmit + i]!;
   writeTimestamp(reply, OFFSET.receive, received);
 }
 
 /**
- * Makes a reply a kiss-o'-death (RFC 5905, section 7.4): it says why its
- * time is not to be used. T3 is written as into any reply.
+ * Turns a reply into a kiss-o'-death (RFC 5905, section 7.4), whose time is not
+ * to be used. T3 is still to be written.
  *
  * @param code Four letters, such as `RATE`.
  */
@@ -101,30 +102,30 @@ export function kiss(reply: Uint8Array, code: string): void {
   view.setUint32(OFFSET.referenceId, encodeReferenceId(code));
 }
 
-/** Writes T3 into a reply. The write to the wire is to follow at once. */
+/** Writes T3 into a reply. Send it at once. */
 export function stampTransmit(reply: Uint8Array, instant: bigint): void {
   writeTimestamp(reply, OFFSET.transmit, instant);
 }
 
 /**
- * Answers a request that came over a connection, all but T3: with the time, or
- * with the news that this is too often.
+ * Writes the reply to a request on a connection, but for T3: the time, or a
+ * kiss-o'-death if the client asks too often.
  *
- * @param request 48 bytes that `refuseRequest` does not refuse.
- * @param announced As made by `replyTemplate`.
+ * @param request 48 bytes that `refuseRequest` accepts.
+ * @param template Made by `replyTemplate`.
  * @param received T2, nanoseconds since the Unix epoch.
- * @param reply Where to, 48 bytes.
- * @returns Whether the reply is to be the last, and why.
+ * @param reply 48 bytes to write to.
+ * @returns Why this reply must be the last; `null` if it need not be.
  */
 export function answerMessage(
   admission: Admission,
   client: Client,
   request: Uint8Array,
-  announced: Uint8Array,
+  template: Uint8Array,
   received: bigint,
   reply: Uint8Array,
 ): "rate" | null {
-  respond(request, reply, announced, received);
+  respond(request, reply, template, received);
   if (admission.request(client, received)) return null;
   kiss(reply, "RATE");
   return "rate";
@@ -134,22 +135,23 @@ export function answerMessage(
 export type DatagramRefusal = "incomplete" | RequestRefusal | "denied" | "rate";
 
 /**
- * Answers a datagram, all but T3, or says why it does not. What follows the
- * header in a datagram, extension fields or a MAC, is ignored.
+ * Writes the reply to a datagram, but for T3. Extension fields and a MAC after
+ * the header are ignored.
  *
  * @param sender The client's IP address.
  * @param request The first 48 bytes.
- * @param length How many have come.
- * @param announced As made by `replyTemplate`.
+ * @param length The datagram's length in bytes.
+ * @param template Made by `replyTemplate`.
  * @param received T2, nanoseconds since the Unix epoch.
- * @param reply Gives the place for a reply, if there is to be one: 48 bytes.
+ * @param reply Called if there is to be a reply; returns 48 bytes to write to.
+ * @returns Why the datagram is not answered with the time; `null` if it is.
  */
 export function answerDatagram(
   admission: Admission,
   sender: string,
   request: Uint8Array,
   length: number,
-  announced: Uint8Array,
+  template: Uint8Array,
   received: bigint,
   reply: () => Uint8Array,
 ): DatagramRefusal | null {
@@ -159,7 +161,7 @@ export function answerDatagram(
   const verdict = admission.datagram(sender, received);
   if (verdict === "denied" || verdict === "rate") return verdict;
   const bytes = reply();
-  respond(request, bytes, announced, received);
+  respond(request, bytes, template, received);
   if (verdict === "answer") return null;
   kiss(bytes, "RATE");
   return "rate";

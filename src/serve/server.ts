@@ -1,5 +1,5 @@
 /**
- * The server: accepts connections and answers on each for as long as it lasts.
+ * Starts a server: opens its sockets and creates the services for them.
  *
  * @module
  */
@@ -19,7 +19,7 @@ import type { StatusOptions, StatusService } from "./status/status.ts";
 import { StreamService } from "./stream_service.ts";
 import type { Clock, Timers } from "../clock/clock.ts";
 import { systemClock, systemRandom, systemTimers } from "../clock/system_clock.ts";
-import { DEFAULT_PORT, hostOf, type SocketAddress } from "../net/address.ts";
+import { DEFAULT_PORT, formatAddress, hostOf, type SocketAddress } from "../net/address.ts";
 import type {
   BoundSocket,
   Certificate,
@@ -35,50 +35,46 @@ import { type Bound, listen } from "./listen.ts";
 import { EventLog, type ServerEvent } from "./event_log.ts";
 import { KernelService } from "./kernel_service.ts";
 
-/** What a server is to do. */
+/** Options of {@linkcode serve}. */
 export interface ServeOptions extends Limits {
   /** Addresses or names to listen on. Default: all addresses, IPv4 and IPv6. */
   hosts?: readonly string[] | undefined;
-  /** TCP port; 0 picks a free one. Default 10085. */
+  /** TCP port; 0 for any free one. Default 10085. */
   port?: number | undefined;
   /**
-   * UDP port on which NTP clients are answered; 0 picks a free one. Deno wants
-   * `"unstable": ["net"]` for it. Default: none.
+   * UDP port for NTP clients; 0 for any free one. Default: none. Deno needs `"unstable": ["net"]`.
    */
   udpPort?: number | undefined;
-  /** Answer only over TLS, and show this certificate. Deno wants `"unstable": ["net"]` for it. */
+  /** Serve TLS, with this certificate, in place of TCP. Deno needs `"unstable": ["net"]`. */
   tls?: Certificate | undefined;
   /**
-   * Who says when requests came: the kernel can on Linux, where libc may be loaded, but not over TLS.
-   * Default `auto`: the kernel where it can and the clock is the machine's, else the program.
+   * Who takes the timestamps of arrival. The kernel can on Linux, where libc may be loaded, but not
+   * with TLS or with another {@linkcode ServeOptions.clock} than the system's. Default `auto`.
    */
   timestamps?: Timestamps | undefined;
   /**
-   * Where the status page, `/metrics` and `/healthz` are served over HTTP; port 0 picks one.
+   * Where to serve the status page, `/metrics` and `/healthz` over HTTP; port 0 for any free one.
    * Default: nowhere.
    */
   http?: SocketAddress | undefined;
   /**
-   * Names by which the status page is asked for, such as that of a proxy in front. Default: it
-   * answers by its addresses, as `localhost`, and by the name that {@linkcode ServeOptions.http} has.
+   * Further host names to answer HTTP requests for, such as a reverse proxy's. Default: only IP
+   * addresses, `localhost` and the host in {@linkcode ServeOptions.http}.
    */
   httpHosts?: readonly string[] | undefined;
-  /** Stratum to announce, 1 to 15. Default: by the kernel's own state. */
+  /** Stratum to announce, 1 to 15. Default: 2 if the kernel's clock is synchronised, else 10. */
   stratum?: number | undefined;
-  /** Seconds after which a connection that has been silent is closed. Default 300. */
+  /** Seconds without a request after which a connection is closed. Default 300. */
   idleTimeout?: number | undefined;
-  /** Told of everything worth a line in a log. */
+  /** Called for everything worth logging. What it throws is ignored. Default: nothing. */
   onEvent?: ((event: ServerEvent) => void) | undefined;
-  /** The clock whose time is told. Default: the machine's, which is the kernel's too. */
+  /** The clock to serve. Default: the system's. */
   clock?: Clock | undefined;
-  /** Where clients come from. Default: the machine's network. */
+  /** The network to listen on. Default: the system's. */
   network?: Network | undefined;
-  /** What runs things later. Default: the runtime's. */
+  /** The timers to use. Default: the runtime's. */
   timers?: Timers | undefined;
-  /**
-   * From 0 to less than 1: which of too many datagrams are answered all the same. Default:
-   * `Math.random`.
-   */
+  /** From 0 to less than 1: picks the excess datagrams to answer. Default: `Math.random`. */
   random?: (() => number) | undefined;
 }
 
@@ -86,14 +82,17 @@ export interface ServeOptions extends Limits {
 export const IDLE_TIMEOUT_SECONDS = 300;
 
 /**
- * Starts a server. It tells the local clock's time, and never sets it.
+ * Starts a server. It serves the local clock's time and never sets it.
  *
- * @returns Once it listens on all its addresses.
- * @throws {Error} a sentence, if it cannot listen on one of them, or cannot have the kernel's
- * timestamps although it should; no socket is left open then.
+ * @returns The server, once it listens on all addresses.
+ * @throws {Error} a sentence, if it cannot listen on an address, or the certificate is invalid; no
+ * socket is left open.
+ * @throws {OptionError} likewise, if another value of an option would help: the port is in use, say,
+ * or the kernel cannot take timestamps.
  * @throws {RangeError} if a number is out of range.
- * @throws {SyntaxError} if a prefix to allow or deny is none, or a name of the status page's.
- * @throws {TypeError} if it is to have both the kernel's timestamps and TLS.
+ * @throws {SyntaxError} if a prefix in `allow` or `deny`, or a name in `httpHosts`, is malformed.
+ * @throws {TypeError} if kernel timestamps are required with TLS or with a clock other than the
+ * system's.
  *
  * @example
  * ```ts
@@ -101,7 +100,7 @@ export const IDLE_TIMEOUT_SECONDS = 300;
  * import { serve, sync } from "@tsync/tsync";
  *
  * const server = await serve({ hosts: ["127.0.0.1"], port: 0, stratum: 3 });
- * const [address] = server.addresses; // With the port that was picked.
+ * const [address] = server.addresses; // With the actual port.
  * const { servers } = await sync({ servers: [`127.0.0.1:${address!.port}`] });
  * assertEquals(servers[0]!.figures!.stratum, 3);
  * await server.stop();
@@ -158,20 +157,20 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   return server;
 }
 
-/** Loaded only where it is wanted: a start need not wait for it. */
+/** Imported only when needed, to keep startup short. */
 async function showStatus(options: StatusOptions): Promise<StatusService> {
   const { StatusService } = await import("./status/status.ts");
   return await StatusService.listen(options);
 }
 
-/** The sockets of a server, by how they are waited for. */
+/** The sockets of a server, by the services that they need. */
 class Sockets {
   readonly endpoints: Endpoint[] = [];
-  /** For connections, stamped by the program. */
+  /** For connections, timestamped by the program. */
   readonly listeners: Listener[] = [];
-  /** For datagrams, stamped by the program. */
+  /** For datagrams, timestamped by the program. */
   readonly datagrams: DatagramListener[] = [];
-  /** For either, stamped by the kernel. */
+  /** For either, timestamped by the kernel. */
   readonly stamped: BoundSocket[] = [];
 
   close(): void {
@@ -187,7 +186,7 @@ async function openSockets(
 ): Promise<Sockets> {
   if (timestamps === "kernel") {
     if (tls !== undefined && udpPort === undefined) {
-      throw new TypeError("cannot serve: the kernel's timestamps cannot be had with TLS");
+      throw new TypeError("cannot serve: kernel timestamps are not available with TLS");
     }
     requireLinuxLibc();
   }
@@ -197,7 +196,8 @@ async function openSockets(
     if (timestamps === "user" || transport === "tcp" && tls !== undefined) return null;
     const socket = network.bind(transport, address);
     if (socket !== null || timestamps === "auto") return socket;
-    throw new OptionError("the kernel does not stamp what comes there", "timestamps");
+    const what = `the kernel does not timestamp what arrives at ${formatAddress(address)}`;
+    throw new OptionError(`cannot serve: ${what}`, "timestamps");
   };
   const open = <T extends Bound>(
     transport: Endpoint["transport"],
@@ -242,7 +242,7 @@ function check(options: ServeOptions): void {
   for (const name of options.httpHosts ?? []) {
     if (hostOf(name) !== null) continue;
     throw new SyntaxError(
-      `cannot serve: httpHosts must be names of hosts: current value is "${name}"`,
+      `cannot serve: httpHosts must be host names: current value is "${name}"`,
     );
   }
 }

@@ -1,6 +1,6 @@
 /**
- * A client's requests over one connection, without the connection: bytes in,
- * and what is to be done next. Pure: who carries the bytes hands in the times.
+ * A client's requests on one connection, without the connection: takes bytes
+ * and says what to do next. Pure: times are passed in.
  *
  * @module
  */
@@ -12,21 +12,21 @@ import type { Counters, Refusal } from "./counters.ts";
 import { IdleMonitor } from "./idle_monitor.ts";
 import { answerMessage, stampTransmit } from "./reply.ts";
 
-/** What the sessions of a service share. */
+/** What all sessions of a server share. */
 export class Sessions {
-  /** What all replies say alike, see `replyTemplate`. */
+  /** Made by `replyTemplate`, and renewed once a second. */
   template: Uint8Array = new Uint8Array();
-  /** Is the server ending? No request is read any more then, and nothing is refused. */
+  /** Whether the server is stopping: no more requests are read, and refusals are not counted. */
   stopping = false;
 
-  /** @param now Nanoseconds since the Unix epoch. */
+  /** @param now The time in nanoseconds since the Unix epoch. */
   constructor(
     readonly admission: Admission,
     readonly counters: Counters,
     readonly now: () => bigint,
   ) {}
 
-  /** Admits a client that has connected. @returns `null` if it is refused, which is counted. */
+  /** Admits a client that has connected, or counts a refusal. @returns `null` if it is refused. */
   admit(address: string): Client | null {
     const client = this.admission.connect(address, this.now());
     if (typeof client === "string") {
@@ -38,14 +38,14 @@ export class Sessions {
   }
 }
 
-/** One connection's session. When it has ended, the object can begin another. */
+/** One connection's session. Once it has ended, the object can begin another. */
 export class Session extends IdleMonitor {
-  /** Whose it is; `null` if it has ended. */
+  /** The client; `null` once the session has ended. */
   client: Client | null = null;
-  /** Why it is to end, once what is being sent has been. */
+  /** Why to end the session once pending bytes are sent; `null` to go on. */
   refusal: Refusal | null = null;
   readonly #sessions: Sessions;
-  /** Where a message is put together that comes in pieces. */
+  /** Assembles a message that comes in pieces. */
   #pieces: Uint8Array<ArrayBuffer> | null = null;
   #filled = 0;
   #message: Uint8Array = new Uint8Array();
@@ -57,35 +57,35 @@ export class Session extends IdleMonitor {
     this.#sessions = sessions;
   }
 
-  /** Begins for a client that was admitted. */
+  /** Begins a session for an admitted client. */
   begin(client: Client): void {
-    this.forget();
+    this.reset();
     this.client = client;
     this.refusal = null;
     this.#filled = 0;
   }
 
-  /** Has nothing come yet of a message? */
+  /** Whether no byte of the next message has come yet. */
   get empty(): boolean {
     return this.#filled === 0;
   }
 
-  /** How many bytes of a message have not come. */
+  /** The number of bytes that the message still lacks. */
   get missing(): number {
     return PACKET_SIZE - this.#filled;
   }
 
-  /** Where these may be put. */
+  /** A buffer for these bytes. */
   get room(): Uint8Array<ArrayBuffer> {
     const pieces = this.#pieces ??= new Uint8Array(PACKET_SIZE);
     return this.#filled === 0 ? pieces : pieces.subarray(this.#filled);
   }
 
   /**
-   * Takes bytes that have come, no more than are {@linkcode missing}.
+   * Takes received bytes, no more than are {@linkcode missing}.
    *
-   * @param bytes Holds them at its beginning; {@linkcode room}, or any other array.
-   * @returns Whether a message is whole, or what came is no request: the session is to end then.
+   * @param bytes Starts with them; {@linkcode room} or any other array.
+   * @returns Whether the message is whole, needs more bytes, or is refused; if so, end the session.
    */
   take(bytes: Uint8Array, count: number): "more" | "whole" | "refused" {
     if (this.#filled === 0) {
@@ -106,11 +106,11 @@ export class Session extends IdleMonitor {
   }
 
   /**
-   * Answers the message that is whole, all but T3. If that is a {@linkcode refusal}, the reply is
-   * the last.
+   * Writes the reply to the whole message, but for T3. If this sets {@linkcode refusal}, the reply
+   * must be the last.
    *
-   * @param arrived T2: when the message was whole.
-   * @param reply Where to, 48 bytes.
+   * @param arrived T2: when the last byte of the message arrived.
+   * @param reply 48 bytes to write to.
    */
   answer(arrived: bigint, reply: Uint8Array): void {
     const { admission, template } = this.#sessions;
@@ -119,20 +119,20 @@ export class Session extends IdleMonitor {
     this.refusal = answerMessage(admission, client, this.#message, template, arrived, reply);
   }
 
-  /** Writes T3 into the reply, which is to be sent at once. */
+  /** Writes T3 into the reply. Send it at once. */
   stamp(reply: Uint8Array): void {
     this.#transmitted = this.#sessions.now();
     stampTransmit(reply, this.#transmitted);
   }
 
-  /** Counts the reply that has been sent. */
+  /** Counts the reply, once sent. */
   replied(): void {
     if (this.refusal !== null) return;
     this.replies++;
     this.#sessions.counters.reply("tcp", this.#transmitted - this.#arrived);
   }
 
-  /** Ends, and counts why. @param broken Did the connection break? */
+  /** Ends the session and counts why. @param broken Whether the connection broke. */
   end(broken: boolean): void {
     const { admission, counters, stopping } = this.#sessions;
     const refusal = this.refusal ?? (broken ? "reset" : this.#filled > 0 ? "incomplete" : null);

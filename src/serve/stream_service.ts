@@ -1,5 +1,6 @@
 /**
- * Connections of Deno's: those with TLS, and all where the kernel does not stamp.
+ * Serves Deno's connections: those with TLS, and all where the kernel does not
+ * take timestamps.
  *
  * @module
  */
@@ -15,7 +16,7 @@ import { GRACE_SECONDS } from "./idle_monitor.ts";
 import { ACCEPT_PAUSE_SECONDS, type Service, type Trouble } from "./lifecycle.ts";
 import { Session, type Sessions } from "./session.ts";
 
-/** Accepts connections, and answers on each for as long as it lasts. */
+/** Accepts connections and answers requests on them. */
 export class StreamService implements Service {
   readonly #listeners: readonly Listener[];
   readonly #sessions: Sessions;
@@ -29,7 +30,7 @@ export class StreamService implements Service {
   readonly #stopping = Promise.withResolvers<void>();
   #trouble: Trouble | null = null;
 
-  /** @param idleTimeout Seconds that may pass between two requests. */
+  /** @param idleTimeout The most seconds between two requests. */
   constructor(
     listeners: readonly Listener[],
     sessions: Sessions,
@@ -52,7 +53,7 @@ export class StreamService implements Service {
   tick(): Trouble | null {
     for (const conversation of this.#conversations) conversation.checkTimeouts(this.#idleTimeout);
     const trouble = this.#trouble;
-    this.#trouble = null; // A lasting error is found again before the next tick.
+    this.#trouble = null; // A lasting error recurs before the next tick.
     return trouble;
   }
 
@@ -60,22 +61,22 @@ export class StreamService implements Service {
     this.#stopping.resolve();
     for (const listener of this.#listeners) listener.close();
     if (this.#running === 0) return;
-    // What is between two requests has nothing in flight.
+    // Between two requests nothing is in flight.
     for (const conversation of this.#conversations) if (conversation.idle) conversation.close();
     const grace = Promise.withResolvers<void>();
     const cancel = this.#timers.after(GRACE_SECONDS, () => {
       for (const conversation of this.#conversations) conversation.close();
-      // A write under way may outlive its connection: it is not waited for.
+      // A pending write may outlive its connection: do not wait for it.
       grace.resolve();
     });
     await Promise.race([this.#ended.promise, grace.promise]);
     cancel();
   }
 
-  /** @throws {TypeError} if there is no TLS. */
+  /** @throws {TypeError} if the server does not use TLS. */
   renew(certificate: Certificate): void {
     for (const listener of this.#listeners) {
-      if (listener.renew === undefined) throw new TypeError("cannot renew: there is no TLS");
+      if (listener.renew === undefined) throw new TypeError("cannot renew: TLS is not in use");
       listener.renew(certificate);
     }
   }
@@ -99,7 +100,7 @@ export class StreamService implements Service {
           sessions.counters.refuse("tcp", "reset");
           continue;
         }
-        // Out of file descriptors, say: the connections that there are go on.
+        // For want of file descriptors, say. Open connections stay open.
         this.#trouble = { event: "accept-failed", error: errorText(error) };
         const { promise, resolve } = Promise.withResolvers<void>();
         const cancel = this.#timers.after(ACCEPT_PAUSE_SECONDS, resolve);
@@ -121,8 +122,8 @@ export class StreamService implements Service {
 }
 
 /**
- * Carries one session. There may be ten thousand, so it is kept small:
- * callbacks in place of async functions saved 1 kB for each.
+ * Carries one session. There may be ten thousand, so callbacks replace async
+ * functions, which saves 1 kB each.
  */
 class Conversation {
   readonly #connection: Connection;
@@ -132,11 +133,10 @@ class Conversation {
   readonly #onEnd: () => void;
   readonly #writer: MessageWriter;
   readonly #reply = new Uint8Array(PACKET_SIZE);
-  /** Where bytes are read into. */
+  /** The buffer of the pending read. */
   #into = this.#reply;
-  /** Is TLS being agreed on? */
   #handshaking = false;
-  /** T2 of the message that is whole. */
+  /** T2 of the last whole message. */
   #arrived = 0n;
 
   constructor(
@@ -155,25 +155,25 @@ class Conversation {
     this.#writer = new MessageWriter(connection, this.#reply);
   }
 
-  /** Is it between two requests? */
+  /** Whether it is between two requests. */
   get idle(): boolean {
     return this.#session.empty && this.#writer.writing === null && !this.#handshaking;
   }
 
-  /** Ends it: what is being read or written fails. */
+  /** Ends the conversation by failing its pending reads and writes. */
   close(): void {
     this.#connection.close(this.#writer.writing !== null);
   }
 
-  /** @param secure Does TLS come first? */
+  /** @param secure Whether a TLS handshake comes first. */
   start(secure: boolean): void {
     if (secure) this.#awaitTls();
     else this.#read();
   }
 
-  /** To be called once a second. Closes it if nothing has happened for too long. */
+  /** Closes the connection if it has been idle or slow for too long. Call it once a second. */
   checkTimeouts(idleTimeout: number): void {
-    const refusal = this.#session.look(this.idle, idleTimeout);
+    const refusal = this.#session.check(this.idle, idleTimeout);
     if (refusal === null) return;
     this.#session.refusal ??= refusal;
     this.close();
@@ -193,11 +193,11 @@ class Conversation {
 
   readonly #read = (): void => {
     if (this.#sessions.stopping) {
-      Promise.resolve(false).then(this.#end); // Not before the reply that may be about to leave.
+      Promise.resolve(false).then(this.#end); // A reply may be about to leave: let it go first.
       return;
     }
     this.#into = this.#session.room;
-    // Hung on the very promise of the read, so that nothing else runs before the stamp.
+    // Attached directly to the promise of the read, so that nothing else runs before the timestamp.
     this.#connection.read(this.#into).then(this.#onBytes, this.#onBroken);
   };
 
@@ -228,9 +228,9 @@ class Conversation {
     }
     session.answer(this.#arrived, reply);
     const isLast = session.refusal !== null;
-    // The next read is under way before this reply leaves: after T3 nothing is left to do.
-    const turn = isLast ? null : this.#queue.take();
-    if (turn !== null) turn.then(this.#read);
+    // The next read is posted before this reply is stamped, so that only the write follows T3.
+    const wait = isLast ? null : this.#queue.take();
+    if (wait !== null) wait.then(this.#read);
     else if (!isLast) this.#read();
     session.stamp(reply);
     const writing = writer.write();

@@ -200,7 +200,7 @@ export class StreamServing {
   /** Takes what has been counted since. */
   count(): void {
     const { counters } = this.#sessions;
-    const [tcp] = counters.grown();
+    const [tcp] = counters.increases();
     const totals = counters.totals;
     this.counters = { connections: totals.connections, replies: totals.tcp.replies };
     this.unstamped += tcp!.unstamped;

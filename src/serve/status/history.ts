@@ -1,43 +1,47 @@
 /**
- * Ten minutes of figures. Its memory is taken once: what a sample leaves for
- * the garbage collector would be there for as many minutes.
+ * Ten minutes of samples, in memory that is allocated once: objects per sample
+ * would survive long enough to burden the garbage collector.
  *
  * @module
  */
 
-/** Seconds between two samples, and how many rates there are of them: ten minutes. */
+/** Time between two samples. */
 export const STEP_SECONDS = 2;
-export const LENGTH = 300;
 
-/** Samples of so many figures, of which the oldest are forgotten. */
+/** Rates that are kept, ten minutes of them. */
+const LENGTH = 300;
+
+/** The latest samples of several series. */
 export class History {
   readonly #at = new Float64Array(LENGTH + 1);
-  readonly #figures: readonly Float64Array[];
+  readonly #series: readonly Float64Array[];
   #count = 0;
 
-  /** @param figures How many there are in a sample. */
-  constructor(figures: number) {
-    this.#figures = Array.from({ length: figures }, () => new Float64Array(LENGTH + 1));
+  /** @param series The number of values in a sample. */
+  constructor(series: number) {
+    this.#series = Array.from({ length: series }, () => new Float64Array(LENGTH + 1));
   }
 
   /**
+   * Adds a sample, and drops the oldest.
+   *
    * @param at Seconds, on any timeline.
-   * @param figures As many as ever.
+   * @param values One for each series.
    */
-  record(at: number, figures: readonly number[]): void {
+  record(at: number, values: readonly number[]): void {
     const place = this.#count++ % (LENGTH + 1);
     this.#at[place] = at;
-    for (const [i, column] of this.#figures.entries()) column[place] = figures[i]!;
+    for (const [i, column] of this.#series.entries()) column[place] = values[i]!;
   }
 
-  /** What one figure was at each sample but the first, the newest last. */
-  values(figure: number): number[] {
-    return this.#each((_, now) => this.#figures[figure]![now]!);
+  /** One series' values at each sample but the first, the newest last. */
+  values(series: number): number[] {
+    return this.#each((_, now) => this.#series[series]![now]!);
   }
 
-  /** By how much one grew in a second, from each sample to the next, to a tenth. */
-  rates(figure: number): number[] {
-    const column = this.#figures[figure]!;
+  /** One series' increases per second from each sample to the next, to one decimal. */
+  rates(series: number): number[] {
+    const column = this.#series[series]!;
     return this.#each((before, now) => {
       const rate = (column[now]! - column[before]!) / (this.#at[now]! - this.#at[before]!);
       return Math.round(rate * 10) / 10;

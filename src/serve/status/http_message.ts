@@ -1,7 +1,7 @@
 /**
- * As much of HTTP/1.1 (RFC 9112) as it takes to be looked at: heads of
- * requests in, whole responses out. A request with a body has it ignored, and
- * is the last on its connection.
+ * As much of HTTP/1.1 (RFC 9112) as a status page needs: parses the heads of
+ * requests and encodes responses. A request with a body is the last on its
+ * connection, and the body is ignored.
  *
  * @module
  */
@@ -9,38 +9,38 @@
 import { hostOf } from "../../net/address.ts";
 import type { Source } from "../../net/network.ts";
 
-/** Bytes that the head of a request may have. */
+/** The most bytes in the head of a request. */
 export const MAX_HEAD = 8192;
 
-/** Bytes of empty lines that may come before a request. */
+/** The most bytes of empty lines before a request. */
 const MAX_EMPTY = 8;
 
-/** What is read in the place of a head that has more. */
+/** Returned in place of a head longer than {@linkcode MAX_HEAD}. */
 export const TOO_LONG = Symbol("too long");
 
 const CR = 13;
 const LF = 10;
 
-/** A request, as far as it is looked at. */
+/** The parts of a request that matter here. */
 export interface HttpRequest {
   readonly method: string;
-  /** Of the target, without a query. */
+  /** The target's path, without its query. */
   readonly path: string;
-  /** Whom it is for: of the target and of `Host`, where they say so, as `hostOf` spells them. */
+  /** The hosts in the target and in `Host`, as `hostOf` spells them. */
   readonly hosts: readonly string[];
-  /** May another request follow on the connection? */
+  /** Whether another request may follow on the connection. */
   readonly keepAlive: boolean;
 }
 
 /**
- * Reads the head of a request.
+ * Parses the head of a request.
  *
  * @param head Without the empty line at its end.
- * @returns `null` if it is none of HTTP/1, or if where it ends, who it is for or whether another
- * follows can be understood in two ways.
+ * @returns `null` if it is not HTTP/1, or is ambiguous about where the request ends, which host it
+ * is for, or whether another follows.
  */
 export function parseHead(head: string): HttpRequest | null {
-  // A lone CR ends a line for some (RFC 9112, section 2.2), and NUL a text.
+  // Some take a lone CR for the end of a line (RFC 9112, section 2.2), and NUL for that of a string.
   // deno-lint-ignore no-control-regex
   if (/[\0-\x08\v\f\x0e-\x1f\x7f]|\r(?!\n)/.test(head)) return null;
   const [first = "", ...lines] = head.split(/\r?\n/);
@@ -80,13 +80,13 @@ export function parseHead(head: string): HttpRequest | null {
   };
 }
 
-/** Takes the heads of requests, one after another, out of a stream of bytes. */
+/** Reads the heads of successive requests from a stream. */
 export class HeadReader {
-  /** When the last bytes came, by the clock given. */
+  /** When the last bytes arrived, by the clock given. */
   arrived = 0n;
   readonly #source: Source;
   readonly #now: () => bigint;
-  /** Grows with what comes: most heads are short, and there may be many readers. */
+  /** Grows as needed: most heads are short, and there may be many readers. */
   #bytes = new Uint8Array(MAX_HEAD / 8);
   #filled = 0;
 
@@ -96,20 +96,20 @@ export class HeadReader {
     this.#now = now;
   }
 
-  /** Has a head begun to come that is not whole? */
+  /** Whether part of the next head has come. */
   get begun(): boolean {
     return this.#filled > 0;
   }
 
   /**
-   * Lines may end without a carriage return, and empty ones before a request are passed over
+   * Reads the next head. Lines may end in LF alone, and empty lines before a request are skipped
    * (RFC 9112, section 2.2).
    *
-   * @returns The next head without the empty line at its end; `null` at the end of the stream.
+   * @returns The head without the empty line at its end; `null` at the end of the stream.
    */
   async read(): Promise<string | null | typeof TOO_LONG> {
     for (let searched = 0, empty = 0;;) {
-      empty += this.#passOver();
+      empty += this.#skipEmpty();
       if (empty > MAX_EMPTY) return "";
       const end = this.#end(searched);
       if (end !== null) return this.#take(end);
@@ -123,8 +123,8 @@ export class HeadReader {
     }
   }
 
-  /** Takes away empty lines at the beginning. @returns Their bytes. */
-  #passOver(): number {
+  /** Drops empty lines at the beginning. @returns The number of their bytes. */
+  #skipEmpty(): number {
     let count = 0;
     while (count < this.#filled && (this.#bytes[count] === LF || this.#bytes[count] === CR)) {
       count++;
@@ -133,7 +133,7 @@ export class HeadReader {
     return count;
   }
 
-  /** The last byte of the empty line, at or after `from`; `null` if it has not come. */
+  /** The index of the empty line's last byte, searched from `from`; `null` if it has not come. */
   #end(from: number): number | null {
     const bytes = this.#bytes;
     for (let i = from; i < this.#filled; i++) {
@@ -162,12 +162,12 @@ export class HeadReader {
   }
 }
 
-/** What is sent back. */
+/** A response. */
 export interface HttpResponse {
   readonly status: keyof typeof PHRASES;
-  /** Media type of the body, UTF-8. */
+  /** The media type of the body, which is UTF-8. */
   readonly type: string;
-  /** Beside those that every response has. */
+  /** Headers besides those of every response. */
   readonly headers?: Readonly<Record<string, string>>;
   readonly body: string;
 }
@@ -183,7 +183,7 @@ const PHRASES = {
   503: "Service Unavailable",
 } as const;
 
-/** Encodes a response. @param last Is the connection closed after it? */
+/** Encodes a response. @param last Whether the connection is closed after it. */
 export function encodeResponse(
   { status, type, headers = {}, body }: HttpResponse,
   last: boolean,

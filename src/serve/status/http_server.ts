@@ -1,7 +1,7 @@
 /**
- * A server of HTTP that cannot hurt the time's. Deno's own has no limit of
- * connections and no time for the head of a request: tried with 64 file
- * descriptors, 40 silent clients ended the process.
+ * An HTTP server that cannot harm the time server. Deno's own limits neither
+ * connections nor the time for a request's head: with 64 file descriptors, 40
+ * silent clients ended the process.
  *
  * @module
  */
@@ -20,53 +20,53 @@ import type { Connection, Listener } from "../../net/network.ts";
 import { isLost } from "../../net/errors.ts";
 import type { Admission, Client } from "../admission.ts";
 import { IdleMonitor } from "../idle_monitor.ts";
+import { ACCEPT_PAUSE_SECONDS } from "../lifecycle.ts";
 
-/** Open connections, in all and from one address: more take the place of others. */
+/** The most open connections. A new one beyond it replaces another. */
 export const MAX_CONNECTIONS = 64;
+
+/** The most open connections from one address, likewise. */
 export const MAX_CONNECTIONS_PER_ADDRESS = 32;
 
-/** Seconds between two requests on a connection. */
+/** The most time between two requests on a connection. */
 const IDLE_TIMEOUT_SECONDS = 60;
 
-/** Seconds between two looks at what the connections do. */
+/** Time between two checks of the connections. */
 const TICK_SECONDS = 1;
 
-/** Seconds before a failed accept is tried again. */
-const ACCEPT_PAUSE_SECONDS = 0.1;
-
-/** After these nothing can be made of what follows on the connection, or should be. */
+/** Statuses after which the connection is closed, since what follows cannot be trusted. */
 const FINAL: readonly HttpResponse["status"][] = [400, 405, 421, 429, 431];
 
-/** Bytes that are read and thrown away of what comes after the last request. */
-const REST = 65_536;
+/** Bytes after the last request that are read and discarded. */
+const MAX_DISCARDED = 65_536;
 
 /**
- * Makes a response: the last thing that is done before it is written.
+ * Makes a response, just before it is written.
  *
- * @param arrived When the request came, nanoseconds since the Unix epoch.
+ * @param arrived When the request arrived: nanoseconds since the Unix epoch.
  */
 export type Respond = (path: string, arrived: bigint) => HttpResponse;
 
 /** What all connections share. */
 export interface HttpContext {
-  /** Who may connect and how often they may ask; it must allow more connections than are kept. */
+  /** Limits connections and requests. It must allow more connections than {@linkcode MAX_CONNECTIONS}. */
   readonly admission: Admission;
-  /** Nanoseconds since the Unix epoch. */
+  /** The time in nanoseconds since the Unix epoch. */
   readonly realtime: () => bigint;
   readonly timers: Timers;
   /**
-   * By which names it answers, beside addresses, as `hostOf` spells them. Any other may have been
-   * made to mean its address by a page that wants to read it through a browser (DNS rebinding).
+   * Host names to answer for besides IP addresses, as `hostOf` spells them. With any other name, a
+   * page in a browser may be trying to read from this server (DNS rebinding).
    */
   readonly names: ReadonlySet<string>;
   readonly respond: Respond;
 }
 
-/** Answers GET requests on all connections of some listeners, until they are closed. */
+/** Answers GET requests on all connections to some listeners. */
 export class HttpServer {
   readonly #context: HttpContext;
   readonly #listeners: readonly Listener[];
-  /** The one without activity for longest comes first: that is arrival or a response, not bytes. */
+  /** In the order of their last response or, without one, of arrival; bytes do not count. */
   readonly #conversations = new Set<HttpConversation>();
   #closed = false;
   #cancelTick = () => {};
@@ -78,7 +78,7 @@ export class HttpServer {
     this.#tick();
   }
 
-  /** Closes everything at once. */
+  /** Closes the listeners and all connections at once. */
   close(): void {
     this.#closed = true;
     this.#cancelTick();
@@ -90,7 +90,7 @@ export class HttpServer {
     const { admission, realtime, timers } = this.#context;
     admission.forget(realtime());
     for (const conversation of this.#conversations) {
-      if (conversation.look() !== null) this.#end(conversation);
+      if (conversation.check() !== null) this.#end(conversation);
     }
     this.#cancelTick = timers.after(TICK_SECONDS, () => this.#tick());
   }
@@ -106,7 +106,7 @@ export class HttpServer {
         else this.#converse(connection, client);
       } catch (error) {
         if (isLost(error)) continue;
-        // There are no descriptors: there will be.
+        // For want of file descriptors, say.
         await new Promise<void>((resolve) =>
           this.#context.timers.after(ACCEPT_PAUSE_SECONDS, resolve)
         );
@@ -124,7 +124,7 @@ export class HttpServer {
     this.#end(conversation);
   }
 
-  /** Closes one where a new one is too many: of the address with the most, the longest inactive. */
+  /** Closes a connection if there are too many: the longest inactive of the address with the most. */
   #makeRoom(client: Client): void {
     const { admission } = this.#context;
     if (
@@ -134,7 +134,6 @@ export class HttpServer {
     this.#end(this.#conversations.values().find(({ client }) => client.connections === most)!);
   }
 
-  /** Its place is free at once. */
   #end(conversation: HttpConversation): void {
     if (this.#conversations.delete(conversation)) {
       this.#context.admission.disconnect(conversation.client);
@@ -149,7 +148,7 @@ class HttpConversation extends IdleMonitor {
   readonly #connection: Connection;
   readonly #context: HttpContext;
   readonly #reader: HeadReader;
-  /** Is a response, or what comes after the last, under way? */
+  /** Whether a response is being written, or bytes after the last request are being discarded. */
   #busy = false;
   #writing = false;
 
@@ -161,21 +160,20 @@ class HttpConversation extends IdleMonitor {
     this.#reader = new HeadReader(connection, context.realtime);
   }
 
-  /** @returns Why it should be closed, if it should. */
-  override look(): "idle" | "slow" | null {
-    return super.look(!this.#busy && !this.#reader.begun, IDLE_TIMEOUT_SECONDS);
+  override check(): "idle" | "slow" | null {
+    return super.check(!this.#busy && !this.#reader.begun, IDLE_TIMEOUT_SECONDS);
   }
 
   close(): void {
     this.#connection.close(this.#writing);
   }
 
-  /** Answers a request. Never rejected. @returns May another follow? */
+  /** Answers one request. Never rejects. @returns Whether another may follow. */
   async exchange(): Promise<boolean> {
     try {
       return await this.#exchange();
     } catch {
-      return false; // It was reset, or closed: nobody is there to be told.
+      return false; // The connection was reset or closed.
     }
   }
 
@@ -185,11 +183,11 @@ class HttpConversation extends IdleMonitor {
     const { arrived } = this.#reader;
     const request = typeof head === "string" ? parseHead(head) : null;
     const response = !this.#context.admission.request(this.client, arrived)
-      ? failure(429, "this address asks more often than --rate allows")
+      ? failure(429, "too many requests from this address")
       : typeof head !== "string"
-      ? failure(431, `the head of a request may have ${MAX_HEAD} bytes`)
+      ? failure(431, `a request's head may have at most ${MAX_HEAD} bytes`)
       : request === null
-      ? failure(400, "this is no request of HTTP/1.1, or one that can be understood in two ways")
+      ? failure(400, "not an HTTP/1.1 request, or an ambiguous one")
       : this.#respond(request, arrived);
     const last = FINAL.includes(response.status) || !request!.keepAlive;
     this.#busy = true;
@@ -205,13 +203,13 @@ class HttpConversation extends IdleMonitor {
     const unknown = hosts.find((host) => ipVersion(host) === 0 && !names.has(host));
     if (unknown === undefined && method === "GET") return respond(path, arrived);
     const refusal = unknown === undefined
-      ? { ...failure(405, "only GET is answered"), headers: { allow: "GET" } }
+      ? { ...failure(405, "only GET is supported"), headers: { allow: "GET" } }
       : failure(
         421,
-        `this server does not answer by the name ${unknown}: ask it by its address, ` +
-          `or start it with --http-host ${unknown}`,
+        `this server does not answer to the name ${unknown}: use its address, ` +
+          "or add the name to its HTTP hosts",
       );
-    // Whoever asks for a head alone takes no body.
+    // A response to HEAD has no body.
     return method === "HEAD" ? { ...refusal, body: "" } : refusal;
   }
 
@@ -223,11 +221,11 @@ class HttpConversation extends IdleMonitor {
     this.#writing = false;
   }
 
-  /** A connection that is closed with unread bytes is reset, and the client may lose the response. */
+  /** Closing with bytes unread would reset the connection, and the client might lose the response. */
   async #end(): Promise<void> {
     await this.#connection.closeWrite?.();
     const rest = new Uint8Array(4096);
-    for (let count = 0; count < REST;) {
+    for (let count = 0; count < MAX_DISCARDED;) {
       const more = await this.#connection.read(rest);
       if (more === null) return;
       count += more;
@@ -235,7 +233,7 @@ class HttpConversation extends IdleMonitor {
   }
 }
 
-/** A response of one sentence. */
+/** An error response of one sentence. */
 export function failure(status: HttpResponse["status"], sentence: string): HttpResponse {
   return { status, type: "text/plain", body: `${sentence}\n` };
 }

@@ -1,11 +1,11 @@
 /**
- * Prometheus' text format, version 0.0.4. Pure. No client library: those want to count themselves,
- * but these numbers are counted in memory that threads share.
+ * Prometheus' text format, version 0.0.4. Pure. Not a client library, since
+ * those do their own counting.
  *
  * @module
  */
 
-/** One metric, or a family of them that differ in their labels. */
+/** A family of samples with the same name. */
 export interface Metric {
   readonly name: string;
   readonly type: "counter" | "gauge" | "histogram";
@@ -13,19 +13,27 @@ export interface Metric {
   readonly samples: readonly Sample[];
 }
 
-/** A value of a metric. */
+/** A value with its labels. */
 export interface Sample {
   /** What tells it from the metric's other values. */
   readonly labels?: Readonly<Record<string, string>>;
   readonly value: number;
-  /** What follows the name: `_bucket`, `_sum` or `_count` of a histogram. */
+  /** For a histogram: `_bucket`, `_sum` or `_count`. */
   readonly suffix?: string;
 }
 
-/** The media type of the format. */
+const maker =
+  (type: Metric["type"]) => (name: string, help: string, samples: readonly Sample[]): Metric => (
+    { name, type, help, samples }
+  );
+export const counter = maker("counter");
+export const gauge = maker("gauge");
+export const histogram = maker("histogram");
+
+/** The format's media type. */
 export const METRICS_TYPE = "text/plain; version=0.0.4";
 
-/** Writes metrics, except those without a sample. */
+/** Writes metrics, except those without samples. */
 export function exposition(metrics: readonly Metric[]): string {
   return metrics.filter(({ samples }) => samples.length > 0).map(({ name, type, help, samples }) =>
     `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n` +
@@ -46,23 +54,23 @@ function labelText(labels: Readonly<Record<string, string>>): string {
  * The samples of a histogram.
  *
  * @param bounds Upper bounds of all buckets but the last, which has none.
- * @param counts How many values are in each bucket: one more than there are bounds.
+ * @param counts The number of values in each bucket.
  * @param sum The sum of all values.
  */
-export function histogram(
+export function buckets(
   labels: Readonly<Record<string, string>>,
   bounds: readonly number[],
   counts: readonly number[],
   sum: number,
 ): Sample[] {
   let count = 0;
-  const buckets = counts.map((more, i): Sample => {
+  const upTo = counts.map((more, i): Sample => {
     count += more;
     const le = i < bounds.length ? String(bounds[i]) : "+Inf";
     return { suffix: "_bucket", labels: { ...labels, le }, value: count };
   });
   return [
-    ...buckets,
+    ...upTo,
     { suffix: "_sum", labels, value: sum },
     { suffix: "_count", labels, value: count },
   ];

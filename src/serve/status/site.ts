@@ -1,6 +1,6 @@
 /**
- * What is shown of a server over HTTP: a page, metrics, and whether it is
- * well. It keeps ten minutes of what the server counts.
+ * What a server shows over HTTP: the status page with ten minutes of history,
+ * metrics, and health.
  *
  * @module
  */
@@ -14,44 +14,51 @@ import type { HttpResponse } from "./http_message.ts";
 import {
   type CarrierTotals,
   type Counters,
-  HOLD_BOUNDS,
+  HOLD_BOUNDS_NS,
   type Refusal,
   REFUSALS,
 } from "../counters.ts";
 import { stratumOf } from "../reply.ts";
 import { History, STEP_SECONDS } from "./history.ts";
 import { failure } from "./http_server.ts";
-import { exposition, histogram, type Metric, METRICS_TYPE, type Sample } from "./metrics.ts";
+import {
+  buckets,
+  counter,
+  exposition,
+  gauge,
+  histogram,
+  type Metric,
+  METRICS_TYPE,
+  type Sample,
+} from "./metrics.ts";
 import { PAGE, PAGE_HEADERS } from "./page.ts";
 
-/** What a site is told of the server. */
+/** The server that a site describes. */
 export interface SiteOptions {
-  /** Where it answers. */
   readonly endpoints: readonly Endpoint[];
-  /** What it announces. Default: by the kernel's own state. */
+  /** The stratum to announce. Default: 2 or 10, by the clock state. */
   readonly stratum: number | undefined;
   /** When the server started, on both of the clock's timelines. */
   readonly started: { readonly monotonic: bigint; readonly realtime: bigint };
 }
 
-/** Places in a sample: replies and open connections; refusals by reason follow. */
+/** Indices of a sample's values; refusals by reason come last. */
 const REPLIES = 0;
 const OPEN = 1;
 const REFUSED = 2;
 
-/** Answers requests. All times are the clock's. */
+/** Makes the responses. */
 export class Site {
-  /** What is wrong with the server, as far as it knows itself: a sentence. */
+  /** What is wrong with the server: a sentence; `null` if nothing is. */
   trouble: string | null = null;
   readonly #counters: Counters;
   readonly #options: SiteOptions;
   readonly #clock: Clock;
   readonly #process: () => ProcessUsage;
   readonly #history = new History(REFUSED + REFUSALS.length);
-  /** The same as JSON: made once a sample, however many look. */
+  /** The history as JSON, made once per sample. */
   #historyText = "";
 
-  /** @param counters What the server counts. */
   constructor(
     counters: Counters,
     options: SiteOptions,
@@ -65,7 +72,7 @@ export class Site {
     this.sample();
   }
 
-  /** Takes a sample. To be called every `STEP_SECONDS` seconds. */
+  /** Takes a sample. Call it every `STEP_SECONDS` seconds. */
   sample(): void {
     const { tcp, udp, open } = this.#counters.totals;
     const refusals = REFUSALS.map((reason) => tcp.refusals[reason] + udp.refusals[reason]);
@@ -74,7 +81,7 @@ export class Site {
     this.#historyText = this.#describeHistory();
   }
 
-  /** @param arrived When the request came, nanoseconds since the Unix epoch. */
+  /** @param arrived When the request arrived: nanoseconds since the Unix epoch. */
   respond(path: string, arrived: bigint): HttpResponse {
     switch (path) {
       case "/time":
@@ -92,11 +99,11 @@ export class Site {
           : failure(503, trouble);
       }
       default:
-        return failure(404, "there is /, /metrics and /healthz");
+        return failure(404, "not found: try /, /metrics or /healthz");
     }
   }
 
-  /** An exchange: T2, and T3, which is read as late as can be. */
+  /** The page's own time exchange: T2 and T3. */
   #time(received: bigint): HttpResponse {
     return json(`{"receive":"${received}","transmit":"${this.#clock.realtime()}"}`);
   }
@@ -129,7 +136,7 @@ export class Site {
     return `${now.slice(0, -1)},"history":${this.#historyText}}`;
   }
 
-  /** Rates a second and counts, the newest last; of refusals those that there were. */
+  /** Without refusals that have not occurred. */
   #describeHistory(): string {
     const history = this.#history;
     const refusals = REFUSALS.map((reason, i) => [reason, history.rates(REFUSED + i)] as const);
@@ -148,153 +155,110 @@ export class Site {
     const { endpoints, stratum } = this.#options;
     const stamped = new Map(endpoints.map(({ transport, stamped }) => [transport, stamped]));
     const stream = stamped.has("tls") ? "tls" : "tcp";
+    const labels = { transport: stream };
     const carriers: [string, CarrierTotals][] = [[stream, tcp]];
     if (stamped.has("udp")) carriers.push(["udp", udp]);
-    const each = (figure: (totals: CarrierTotals) => number) =>
-      carriers.map(([transport, totals]): Sample => ({
-        labels: { transport },
-        value: figure(totals),
-      }));
+    const each = (valueOf: (totals: CarrierTotals) => number) =>
+      carriers.map(([transport, totals]) => ({ labels: { transport }, value: valueOf(totals) }));
     const state = this.#clock.state();
-    const kernel = (figure: (known: NonNullable<typeof state>) => number): Sample[] =>
-      state === null ? [] : [{ value: figure(state) }];
+    const kernel = (valueOf: (known: NonNullable<typeof state>) => number): Sample[] =>
+      state === null ? [] : [{ value: valueOf(state) }];
     const { cpuSeconds, residentMemory } = this.#process();
     const seconds = (count: number) => count / 1e9;
     return [
-      {
-        name: "tsync_build_info",
-        type: "gauge",
-        help: "Always 1: the version and what it was built for are in the labels.",
-        samples: [{
-          labels: {
-            version: config.version,
-            target: Deno.build.target,
-            deno_version: Deno.version.deno,
-          },
-          value: 1,
-        }],
-      },
-      {
-        name: "tsync_requests_total",
-        type: "counter",
-        help: "Messages that came: those answered with the time, and those refused.",
-        samples: carriers.map(([transport, { replies, refusals }]) => {
+      gauge("tsync_build_info", "Always 1; the labels give the version and the build target.", [{
+        labels: {
+          version: config.version,
+          target: Deno.build.target,
+          deno_version: Deno.version.deno,
+        },
+        value: 1,
+      }]),
+      counter(
+        "tsync_requests_total",
+        "Messages received, answered with the time or refused.",
+        carriers.map(([transport, { replies, refusals }]) => {
           const refused = transport === "udp" ? DATAGRAMS : MESSAGES;
           const value = refused.reduce((count, reason) => count + refusals[reason], replies);
           return { labels: { transport }, value };
         }),
-      },
-      {
-        name: "tsync_replies_total",
-        type: "counter",
-        help: "Requests that were answered with the time.",
-        samples: each(({ replies }) => replies),
-      },
-      {
-        name: "tsync_refusals_total",
-        type: "counter",
-        help: "Connections that were refused or lost, and datagrams not answered with the time.",
-        samples: carriers.flatMap(([transport, { refusals }]) =>
-          reasonsOf(transport).map((reason): Sample => ({
-            labels: { transport, reason },
-            value: refusals[reason],
-          }))
+      ),
+      counter(
+        "tsync_replies_total",
+        "Requests answered with the time.",
+        each(({ replies }) => replies),
+      ),
+      counter(
+        "tsync_refusals_total",
+        "Connections refused or lost, and datagrams not answered with the time.",
+        carriers.flatMap(([transport, { refusals }]) =>
+          reasonsOf(transport).map((reason) => (
+            { labels: { transport, reason }, value: refusals[reason] }
+          ))
         ),
-      },
-      {
-        name: "tsync_kernel_timestamps",
-        type: "gauge",
-        help: "Does the kernel say when requests come? If not, the program does.",
-        samples: [...stamped].map(([transport, is]) => ({
-          labels: { transport },
-          value: is ? 1 : 0,
-        })),
-      },
-      {
-        name: "tsync_unstamped_requests_total",
-        type: "counter",
-        help: "Requests that the kernel was to stamp on arrival and did not.",
-        samples: each(({ unstamped }) => unstamped),
-      },
-      {
-        name: "tsync_reply_time_seconds",
-        type: "histogram",
-        help: "How long the server held requests that it answered: T3 - T2.",
-        samples: carriers.flatMap(([transport, { holds, held }]) =>
-          histogram({ transport }, HOLD_BOUNDS.map(seconds), holds, seconds(held))
+      ),
+      gauge(
+        "tsync_kernel_timestamps",
+        "1 if the kernel takes the timestamps of arrival, 0 if the program does.",
+        [...stamped].map(([transport, is]) => ({ labels: { transport }, value: is ? 1 : 0 })),
+      ),
+      counter(
+        "tsync_unstamped_requests_total",
+        "Requests without a kernel timestamp where there should have been one.",
+        each(({ unstamped }) => unstamped),
+      ),
+      histogram(
+        "tsync_reply_time_seconds",
+        "How long the server held the requests that it answered: T3 - T2.",
+        carriers.flatMap(([transport, { holds, heldNs }]) =>
+          buckets({ transport }, HOLD_BOUNDS_NS.map(seconds), holds, seconds(heldNs))
         ),
-      },
-      {
-        name: "tsync_connections",
-        type: "gauge",
-        help: "Open connections.",
-        samples: [{ labels: { transport: stream }, value: open }],
-      },
-      {
-        name: "tsync_connections_accepted_total",
-        type: "counter",
-        help: "Connections that were admitted.",
-        samples: [{ labels: { transport: stream }, value: connections }],
-      },
-      {
-        name: "tsync_healthy",
-        type: "gauge",
-        help: "Are connections accepted and requests answered? As /healthz.",
-        samples: [{ value: this.trouble === null ? 1 : 0 }],
-      },
-      {
-        name: "tsync_stratum",
-        type: "gauge",
-        help: "The stratum that is announced.",
-        samples: [{ value: stratumOf(state, stratum) }],
-      },
-      {
-        name: "tsync_clock_synchronised",
-        type: "gauge",
-        help: "Does something keep this machine's clock right, by what the kernel knows?",
-        samples: kernel(({ synchronised }) => synchronised ? 1 : 0),
-      },
-      {
-        name: "tsync_clock_estimated_error_seconds",
-        type: "gauge",
-        help: "The probable error of this machine's clock, by what the kernel knows.",
-        samples: kernel(({ estimatedError }) => estimatedError),
-      },
-      {
-        name: "tsync_clock_maximum_error_seconds",
-        type: "gauge",
-        help: "The greatest error of this machine's clock, by what the kernel knows.",
-        samples: kernel(({ maximumError }) => maximumError),
-      },
-      {
-        name: "process_start_time_seconds",
-        type: "gauge",
-        help: "When the process started, in seconds since the Unix epoch.",
-        samples: [{ value: Number(this.#options.started.realtime / 1_000_000n) / 1e3 }],
-      },
-      {
-        name: "process_cpu_seconds_total",
-        type: "counter",
-        help: "Processor time that the process has used.",
-        samples: [{ value: cpuSeconds }],
-      },
-      {
-        name: "process_resident_memory_bytes",
-        type: "gauge",
-        help: "Memory that the process has in RAM.",
-        samples: [{ value: residentMemory }],
-      },
+      ),
+      gauge("tsync_connections", "Open connections.", [{ labels, value: open }]),
+      counter(
+        "tsync_connections_accepted_total",
+        "Connections admitted.",
+        [{ labels, value: connections }],
+      ),
+      gauge(
+        "tsync_healthy",
+        "1 if connections are accepted and requests answered, as on /healthz.",
+        [{ value: this.trouble === null ? 1 : 0 }],
+      ),
+      gauge("tsync_stratum", "The stratum announced.", [{ value: stratumOf(state, stratum) }]),
+      gauge(
+        "tsync_clock_synchronised",
+        "1 if this machine's clock is synchronised, according to the kernel.",
+        kernel(({ synchronised }) => synchronised ? 1 : 0),
+      ),
+      gauge(
+        "tsync_clock_estimated_error_seconds",
+        "The probable error of this machine's clock, according to the kernel.",
+        kernel(({ estimatedError }) => estimatedError),
+      ),
+      gauge(
+        "tsync_clock_maximum_error_seconds",
+        "The greatest error of this machine's clock, according to the kernel.",
+        kernel(({ maximumError }) => maximumError),
+      ),
+      gauge(
+        "process_start_time_seconds",
+        "When the process started, in seconds since the Unix epoch.",
+        [{ value: Number(this.#options.started.realtime / 1_000_000n) / 1e3 }],
+      ),
+      counter("process_cpu_seconds_total", "Processor time used.", [{ value: cpuSeconds }]),
+      gauge("process_resident_memory_bytes", "Memory in RAM.", [{ value: residentMemory }]),
     ];
   }
 }
 
-/** Refusals of a message, rather than of a connection or of what was none. */
+/** Refusals of a whole message, as opposed to those of a connection or of other bytes. */
 const MESSAGES = ["version", "mode", "rate"] as const;
 
 /** Refusals of a datagram. */
 const DATAGRAMS = [...MESSAGES, "denied", "incomplete"] as const;
 
-/** Why a transport refuses. */
+/** The refusals that a transport can have. */
 function reasonsOf(transport: string): readonly Refusal[] {
   if (transport === "udp") return DATAGRAMS;
   return REFUSALS.filter((reason) => reason !== "tls" || transport === "tls");

@@ -1,7 +1,7 @@
 /**
- * The status page and its kin, on the server's own thread. A thread of its
- * own took 15 MB, and under a flood half of the time's replies on two
- * processors, for which it competed.
+ * Serves the status page, metrics and health on the server's own thread. A
+ * separate worker took 15 MB and, under a flood on two processors, cost half of
+ * the replies with the time.
  *
  * @module
  */
@@ -18,11 +18,11 @@ import { STEP_SECONDS } from "./history.ts";
 import { HttpServer } from "./http_server.ts";
 import { Site, type SiteOptions } from "./site.ts";
 
-/** What a status page is made with. */
+/** Options of {@linkcode StatusService.listen}. */
 export interface StatusOptions extends SiteOptions {
   /** Where to listen. */
   readonly address: SocketAddress;
-  /** By which names it is asked, beside the one that it listens on. */
+  /** Host names to answer for, besides `localhost` and that in `address`. */
   readonly names: readonly string[];
   readonly limits: Pick<Limits, "allow" | "deny" | "rate">;
   readonly counters: Counters;
