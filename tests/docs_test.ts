@@ -12,7 +12,6 @@ import { generated } from "../scripts/generate.ts";
 import { releaseNotes } from "../scripts/release_notes.ts";
 import { parseCommandLine } from "../src/cli/args.ts";
 import { COMMANDS, dashed } from "../src/cli/flags.ts";
-import { IDLE_TIMEOUT_SECONDS } from "../src/serve/server.ts";
 
 const files = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
 for (const { name } of Deno.readDirSync("docs")) {
@@ -81,12 +80,6 @@ Deno.test("every flag is in the reference, and the generated files are up to dat
   for (const { flags } of Object.values(COMMANDS)) {
     for (const { name } of flags) assert(reference.includes(`  ${dashed(name)}`));
   }
-});
-
-// The command line does not import the server for a number: that would slow each start.
-Deno.test("the help names the library's defaults", () => {
-  const { help } = COMMANDS.serve.flags.find(({ name }) => name === "idle-timeout")!;
-  assert(help.endsWith(`(default: ${IDLE_TIMEOUT_SECONDS})`), help);
 });
 
 Deno.test("the messages that are explained are the program's", () => {

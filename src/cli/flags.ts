@@ -6,6 +6,9 @@
  */
 
 import config from "../../deno.json" with { type: "json" };
+import { DEFAULT_LIMITS } from "../serve/admission.ts";
+import { IDLE_TIMEOUT_SECONDS } from "../serve/idle_monitor.ts";
+import { PACING, TIMEOUT_SECONDS } from "../sync/pacing.ts";
 import { DEFAULT_PORT, NTP_PORT } from "../net/address.ts";
 import { STEP_THRESHOLD_SECONDS } from "../sync/correction.ts";
 
@@ -84,22 +87,27 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
         repeatable: true,
         help: "do not answer these addresses, repeatable; the longest matching prefix decides",
       },
-      { name: "max-clients", value: "N", help: "limit on open connections (default: 10000)" },
+      {
+        name: "max-clients",
+        value: "N",
+        help: `limit on open connections (default: ${DEFAULT_LIMITS.maxClients})`,
+      },
       {
         name: "max-clients-per-address",
         value: "N",
-        help: "limit on open connections from one address or IPv6 /64 (default: 1000)",
+        help: "limit on open connections from one address or IPv6 /64 " +
+          `(default: ${DEFAULT_LIMITS.maxClientsPerAddress})`,
       },
       {
         name: "rate",
         value: "N",
         help: "limit on requests per second from one address or IPv6 /64, over TCP and UDP each; " +
-          "0: none (default: 1000)",
+          `0: none (default: ${DEFAULT_LIMITS.rate})`,
       },
       {
         name: "idle-timeout",
         value: "S",
-        help: "close a connection after S seconds of silence (default: 300)",
+        help: `close a connection after S seconds of silence (default: ${IDLE_TIMEOUT_SECONDS})`,
       },
       {
         name: "timestamps",
@@ -131,12 +139,15 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
       {
         name: "samples",
         value: "N",
-        help: "exchanges per server (default: 16; ntp:// 4, 2 s apart)",
+        help:
+          `exchanges per server (default: ${PACING.tcp.samples}; ntp:// ${PACING.ntp.samples}, ` +
+          `${PACING.ntp.spacingSeconds} s apart)`,
       },
       {
         name: "timeout",
         value: "S",
-        help: "seconds per server; what it has answered by then counts (default: 5)",
+        help: "seconds per server; what it has answered by then counts " +
+          `(default: ${TIMEOUT_SECONDS})`,
       },
       { name: "json", help: "print one JSON object per fix" },
       { name: "watch", help: "keep a synchronised clock running, and show it, until interrupted" },

@@ -29,6 +29,13 @@ export interface Limits {
   rate?: number | undefined;
 }
 
+/** What {@linkcode Limits} are by default. */
+export const DEFAULT_LIMITS = {
+  maxClients: 10_000,
+  maxClientsPerAddress: 1000,
+  rate: 1000,
+} as const;
+
 /** Seconds' worth of requests that may come at once. */
 const BURST_SECONDS = 4;
 
@@ -105,12 +112,13 @@ export class Admission {
     this.#rules = rules.sort((a, b) => b.bits - a.bits);
     // Allowing some denies all others.
     this.#unmatched = allow.length === 0;
-    this.#maxClients = whole("maxClients", limits.maxClients ?? 10_000);
+    const { maxClients, maxClientsPerAddress, rate } = DEFAULT_LIMITS;
+    this.#maxClients = whole("maxClients", limits.maxClients ?? maxClients);
     this.#maxClientsPerAddress = whole(
       "maxClientsPerAddress",
-      limits.maxClientsPerAddress ?? 1000,
+      limits.maxClientsPerAddress ?? maxClientsPerAddress,
     );
-    this.#rate = whole("rate", limits.rate ?? 1000);
+    this.#rate = whole("rate", limits.rate ?? rate);
     this.#burst = this.#rate * BURST_SECONDS;
     this.#random = random;
   }

@@ -10,6 +10,9 @@ const MESSAGE_TIMEOUT_SECONDS = 10;
 /** The most time for pending messages when the server is stopped. */
 export const GRACE_SECONDS = 0.5;
 
+/** Seconds that a connection may be silent, by default. */
+export const IDLE_TIMEOUT_SECONDS = 300;
+
 /** Checks a connection once a second, so that messages need no timers. */
 export class IdleMonitor {
   /** Replies so far. */

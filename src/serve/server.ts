@@ -32,6 +32,7 @@ import { requireLinuxLibc } from "../net/linux/sockets.ts";
 import { systemNetwork, timestampsFor } from "../net/system.ts";
 import { Admission, type Limits } from "./admission.ts";
 import { type Bound, listen } from "./listen.ts";
+import { IDLE_TIMEOUT_SECONDS } from "./idle_monitor.ts";
 import { EventLog, type ServerEvent } from "./event_log.ts";
 import { KernelService } from "./kernel_service.ts";
 
@@ -77,9 +78,6 @@ export interface ServeOptions extends Limits {
   /** From 0 to less than 1: picks the excess datagrams to answer. Default: `Math.random`. */
   random?: (() => number) | undefined;
 }
-
-/** Seconds of silence that a connection is allowed by default. */
-export const IDLE_TIMEOUT_SECONDS = 300;
 
 /**
  * Starts a server. It serves the local clock's time and never sets it.

@@ -45,6 +45,9 @@ const NTP: Pacing = {
   firstIntervalSeconds: 64,
 };
 
+/** Seconds in which a server must answer, by default. */
+export const TIMEOUT_SECONDS = 5;
+
 /** By transport. */
 export const PACING: Readonly<Record<TransportName, Pacing>> = {
   tcp: STREAM,

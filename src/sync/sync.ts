@@ -15,7 +15,7 @@ import type { Environment, KeptConnection } from "./conversation.ts";
 import { sleep } from "./deadline.ts";
 import type { Failure } from "./failure.ts";
 import { combine, type Fix, type Poll } from "./fix.ts";
-import { PACING } from "./pacing.ts";
+import { PACING, TIMEOUT_SECONDS } from "./pacing.ts";
 
 /** How to take a fix. */
 export interface SyncOptions {
@@ -109,7 +109,7 @@ export class Poller {
    */
   constructor(options: SyncOptions, keeps = false) {
     this.servers = (options.servers ?? ["localhost"]).map(parseServerAddress);
-    const { timeout = 5, samples } = options;
+    const { timeout = TIMEOUT_SECONDS, samples } = options;
     if (this.servers.length === 0) {
       throw new RangeError("cannot sync: expected at least one server");
     }
