@@ -10,7 +10,12 @@ export { type ClockSetter, openClockSetter } from "./clock/clock_setter.ts";
 export type { Estimate, News } from "./estimate/offset_tracker.ts";
 export type { Bounds } from "./estimate/envelope.ts";
 export type { Interval } from "./estimate/exchange.ts";
-export { compareTimes, SyncedClock, type SyncedTime } from "./clock/synced_clock.ts";
+export {
+  type ClockOffset,
+  compareTimes,
+  SyncedClock,
+  type SyncedTime,
+} from "./clock/synced_clock.ts";
 export type { ServerAddress, SocketAddress, TransportName } from "./net/address.ts";
 export { OptionError, type OptionName } from "./net/errors.ts";
 export type {

@@ -259,6 +259,10 @@ function testProgram(program: Program): void {
     let last = JSON.parse(await programs.next());
     while (last.state === "synchronised") last = JSON.parse(await programs.next());
     assertEquals([last.state, last.offset, last.synchronised], ["holdover", null, false]);
+    const { clock: before } = last;
+    const { clock: after } = JSON.parse(await programs.next());
+    assert(after.error_bound > before.error_bound, `${before.error_bound}, ${after.error_bound}`);
+    assert(Math.abs(after.offset) <= after.error_bound);
     const { code, stderr } = await programs.stop("SIGTERM");
     assertEquals(code, 0);
     assertMatch(stderr, /^tsync: 127\.0\.0\.1:\d+ (cannot be reached|closed|broke)/);

@@ -43,6 +43,7 @@ const update: Update = {
   news: "agrees",
   frequency: 12.3456e-6,
   frequencyBound: 0.04e-6,
+  clock: { offset: 0.0012, errorBound: 0.0007, frequency: 12.3456e-6, frequencyBound: 0.04e-6 },
   interval: 8,
   correction: null,
 };
@@ -71,6 +72,7 @@ const state: PanelState = {
   update,
   note: null,
   now: { time: fix.localTime, earliest: fix.localTime - 27_400n, latest: fix.localTime + 27_400n },
+  clock: update.clock,
   left: 7.2,
   history: [0.001, 0.0012, 0.0011, -0.0002, 0.002],
 };
@@ -109,8 +111,17 @@ describe("panel()", () => {
     }
   });
 
+  const nothing: PanelState = {
+    update: null,
+    note: null,
+    now: null,
+    clock: null,
+    left: 0,
+    history: [],
+  };
+
   it("says before the first poll, and without a valid clock, that it knows nothing", () => {
-    const lines = panel({ update: null, note: null, now: null, left: 0, history: [] }, 60);
+    const lines = panel(nothing, 60);
     assertEquals(lines.map((line) => line.trimEnd()), [
       "state        synchronising",
       "server time  not known",
@@ -129,7 +140,11 @@ describe("panel()", () => {
       "server       host cannot be reached at 192.0.2.7:10085: connection refused",
       "server time  TIME  ± 28 µs",
     ]);
-    assert(!lines.some((line) => line.startsWith("offset")));
+    assertEquals(lines.filter((line) => line.startsWith("offset")), [
+      "offset       +1.20 ms ± 700 µs  by the kept clock",
+    ]);
+    const unknown = panel({ ...state, update: lost, clock: null }, 100);
+    assert(!unknown.some((line) => line.startsWith("offset")));
   });
 
   it("has colours where they are wanted, and no wider lines for that", () => {
@@ -159,8 +174,13 @@ describe("a poll", () => {
         "the servers' clock was set or slewed  next in 8.00 s",
     );
     assertEquals(
-      timeless(describeUpdate({ ...lost, frequency: null, frequencyBound: null })),
-      "TIME  no fix  holdover  next in 8.00 s",
+      timeless(describeUpdate(lost)),
+      "TIME  no fix, kept clock +1.20 ms ± 700 µs  +12.346 ppm ± 0.041 ppm  holdover  next in 8.00 s",
+    );
+    const nothing = { frequency: null, frequencyBound: null, clock: null };
+    assertEquals(
+      timeless(describeUpdate({ ...lost, ...nothing, state: "synchronising" })),
+      "TIME  no fix  synchronising  next in 8.00 s",
     );
   });
 
@@ -173,10 +193,14 @@ describe("a poll", () => {
       "frequency",
       "frequency_bound",
       "interval",
+      "clock",
     ]);
     const { state, frequency, frequency_bound, interval } = object;
     assertEquals([state, frequency, frequency_bound, interval], ["synchronised", 12.3456, 0.04, 8]);
+    const kept = { offset: 0.0012, error_bound: 0.0007, frequency: 12.3456, frequency_bound: 0.04 };
     assertEquals(JSON.parse(updateToJson(lost)).offset, null);
+    assertEquals(JSON.parse(updateToJson(lost)).clock, kept);
+    assertEquals(JSON.parse(updateToJson({ ...lost, clock: null })).clock, null);
   });
 
   for (

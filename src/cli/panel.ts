@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { ClockOffset } from "../clock/synced_clock.ts";
 import { bold, dim, green, stripAnsiCode, yellow } from "@std/fmt/colors";
 import type { State, SyncedTime, Update } from "../mod.ts";
 import {
@@ -27,6 +28,8 @@ export interface PanelState {
   readonly note: string | null;
   /** The kept clock's time now; `null` if it is not valid. */
   readonly now: SyncedTime | null;
+  /** How far the system clock is from the kept one now; `null` if that is not valid. */
+  readonly clock: ClockOffset | null;
   /** Seconds until the next poll. */
   readonly left: number;
   /** Offsets of the polls so far, in seconds. */
@@ -46,10 +49,11 @@ const COLORS: Readonly<Record<State, (text: string) => string>> = {
 };
 
 /** The panel's lines, none wider than `columns`. */
-export function panel({ update, note, now, left, history }: PanelState, columns: number): string[] {
+export function panel(state: PanelState, columns: number): string[] {
+  const { update, note, now, clock, left, history } = state;
   const rows: [string, string, ((text: string) => string)?][] = [];
-  const state = update?.state ?? "synchronising";
-  rows.push(["state", state, COLORS[state]]);
+  const kept = update?.state ?? "synchronising";
+  rows.push(["state", kept, COLORS[kept]]);
   for (const server of update?.fix.servers ?? []) {
     rows.push(["server", server.error ?? stripAnsiCode(serverLine(server))]);
   }
@@ -65,8 +69,13 @@ export function panel({ update, note, now, left, history }: PanelState, columns:
     const offset = formatOffset(fix.offset, fix.errorBound!);
     rows.push(["offset", `${offset}  ${verdict(fix.offset, fix.errorBound!)}`]);
     if (fix.delay !== null) rows.push(["delay", formatDuration(fix.delay)]);
-  } else if (fix !== undefined && fix.servers.every(({ error }) => error === null)) {
-    for (const sentence of describeFailure(fix)) rows.push(["", sentence, yellow]);
+  } else {
+    if (clock !== null) {
+      rows.push(["offset", `${formatOffset(clock.offset, clock.errorBound)}  by the kept clock`]);
+    }
+    if (fix !== undefined && fix.servers.every(({ error }) => error === null)) {
+      for (const sentence of describeFailure(fix)) rows.push(["", sentence, yellow]);
+    }
   }
   if (update !== null && update.frequency !== null) {
     rows.push(["frequency", formatFrequency(update.frequency, update.frequencyBound!)]);

@@ -82,10 +82,12 @@ export function formatFrequency(frequency: number, bound: number): string {
 }
 
 /** A poll for people: one line. */
-export function describeUpdate({ fix, state, news, frequency, frequencyBound, interval }: Update) {
+export function describeUpdate(update: Update): string {
+  const { fix, state, news, frequency, frequencyBound, interval, clock } = update;
+  const kept = clock === null ? "" : `, kept clock ${formatOffset(clock.offset, clock.errorBound)}`;
   const parts = [
     formatInstant(fix.localTime),
-    fix.offset === null ? "no fix" : formatOffset(fix.offset, fix.errorBound!),
+    fix.offset === null ? `no fix${kept}` : formatOffset(fix.offset, fix.errorBound!),
     frequency === null ? "" : formatFrequency(frequency, frequencyBound!),
     state,
     NEWS[news],
@@ -272,13 +274,20 @@ export function fixToJson(fix: Fix): string {
 }
 
 /** A poll for programs: the same, with the state and the frequency (ppm). */
-export function updateToJson({ fix, state, frequency, frequencyBound, interval }: Update): string {
+export function updateToJson(update: Update): string {
+  const { fix, state, frequency, frequencyBound, interval, clock } = update;
   return encode({
     ...fixMembers(fix),
     state,
     frequency: frequency === null ? null : frequency * 1e6,
     frequency_bound: frequencyBound === null ? null : frequencyBound * 1e6,
     interval,
+    clock: clock && {
+      offset: clock.offset,
+      error_bound: clock.errorBound,
+      frequency: clock.frequency * 1e6,
+      frequency_bound: clock.frequencyBound * 1e6,
+    },
   });
 }
 

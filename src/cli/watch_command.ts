@@ -6,7 +6,6 @@
 
 import { withHints } from "./hints.ts";
 import { setColorEnabled } from "@std/fmt/colors";
-import { systemClock } from "../clock/system_clock.ts";
 import type { Corrector, Update } from "../mod.ts";
 import { Watch } from "../sync/watch.ts";
 import type { SyncArguments } from "./args.ts";
@@ -79,7 +78,7 @@ export async function runWatch(
       if (screen === null && isNews && (!quiet || correction.action === "refused")) {
         console.error(`tsync: ${note}`);
       }
-      const worst = worstOf(update, watch);
+      const worst = worstOf(update);
       const isUnknown = worst === null && maxOffset !== undefined;
       if (isUnknown) screen?.end();
       if (!update.fix.synchronised && (screen === null || isUnknown)) {
@@ -104,13 +103,9 @@ export async function runWatch(
 }
 
 /** As {@linkcode worstOfFix}, or without a fix by the kept clock; `null` if it is not known. */
-function worstOf({ fix, correction }: Update, watch: Watch): number | null {
+function worstOf({ fix, correction, clock }: Update): number | null {
   if (fix.synchronised) return worstOfFix(fix, correction);
-  const kept = watch.clock.now(true);
-  if (kept === null) return null;
-  const local = systemClock().realtime();
-  const [early, late] = [local - kept.earliest, kept.latest - local];
-  return Number(early > late ? early : late) / 1e9;
+  return clock === null ? null : Math.abs(clock.offset) + clock.errorBound;
 }
 
 /** Between two redraws of the panel. */
@@ -166,6 +161,7 @@ class Screen {
       update: this.#update,
       note: this.#note,
       now: this.#watch.clock.now(true),
+      clock: this.#watch.clock.systemOffset(),
       left: (this.#next - performance.now()) / 1000,
       history: this.#history,
     }, size.columns);

@@ -21,6 +21,18 @@ export interface SyncedTime {
   readonly latest: bigint;
 }
 
+/** How far the system clock is from a {@linkcode SyncedClock}, at one moment. */
+export interface ClockOffset {
+  /** Seconds to add to the system clock for the likely time. */
+  readonly offset: number;
+  /** Seconds by which that can be wrong, at most. */
+  readonly errorBound: number;
+  /** The frequency of the servers' clock against the local oscillator, as a fraction. */
+  readonly frequency: number;
+  /** The most by which the frequency can be wrong, in either direction: a fraction. */
+  readonly frequencyBound: number;
+}
+
 /**
  * The local oscillator, corrected by an estimate of its error. The system clock is only watched: if
  * it is set, or the machine sleeps, this clock is not valid until the next estimate. A
@@ -106,6 +118,22 @@ export class SyncedClock {
       if (latest < time) latest = time;
     } else this.#last = time;
     return { time, earliest, latest };
+  }
+
+  /** How far the system clock is from this one, now. @returns `null` if this one is not valid. */
+  systemOffset(): ClockOffset | null {
+    if (this.#estimate === null) return null;
+    const now = crossTimestamp(this.#clock);
+    if (stepped(this.#reference, now)) return null;
+    const { offset, lower, upper } = carry(this.#estimate, now.monotonic);
+    const width = upper - offset > offset - lower ? upper - offset : offset - lower;
+    const { frequency, frequencyBound } = this.#estimate;
+    return {
+      offset: Number(offset + now.monotonic - now.realtime) / 1e9,
+      errorBound: Number(width + now.error) / 1e9,
+      frequency,
+      frequencyBound,
+    };
   }
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { SyncedClock } from "../clock/synced_clock.ts";
+import { type ClockOffset, SyncedClock } from "../clock/synced_clock.ts";
 import { type News, OffsetTracker } from "../estimate/offset_tracker.ts";
 import type { Bounds } from "../estimate/envelope.ts";
 import type { Correction, Corrector } from "./correction.ts";
@@ -46,6 +46,8 @@ export interface Update {
   readonly frequency: number | null;
   /** The most by which the frequency can be wrong, in either direction: a fraction. */
   readonly frequencyBound: number | null;
+  /** How far the system clock is from the kept one; `null` if that is not valid. */
+  readonly clock: ClockOffset | null;
   /** Seconds until the next poll. */
   readonly interval: number;
   /** What was done with the system clock; `null` if it is not corrected, or there is no fix. */
@@ -217,6 +219,7 @@ export class Watch {
       news: isCredible ? news : "minority",
       frequency: estimate?.frequency ?? null,
       frequencyBound: estimate?.frequencyBound ?? null,
+      clock: this.clock.systemOffset(),
       interval: this.#interval(bounds?.at ?? null),
       correction,
     };
