@@ -17,7 +17,7 @@ export {
   type SyncedTime,
 } from "./clock/synced_clock.ts";
 export type { ServerAddress, SocketAddress, TransportName } from "./net/address.ts";
-export { OptionError, type OptionName } from "./net/errors.ts";
+export { CertificateError, OptionError, type OptionName, TlsError } from "./net/errors.ts";
 export type {
   Arrival,
   BoundSocket,
@@ -35,9 +35,9 @@ export type {
   Timestamps,
   TlsOptions,
 } from "./net/network.ts";
-export type { LEAP, Leap } from "./ntp/packet.ts";
+export { LEAP, type Leap } from "./ntp/packet.ts";
 export type { AdmissionRefusal, Limits } from "./serve/admission.ts";
-export type { Carrier, CARRIERS, Refusal, REFUSALS } from "./serve/counters.ts";
+export { type Carrier, CARRIERS, type Refusal, REFUSALS } from "./serve/counters.ts";
 export type { ServerEvent } from "./serve/event_log.ts";
 export type { Server, ServerCounters, Trouble } from "./serve/lifecycle.ts";
 export { serve, type ServeOptions } from "./serve/server.ts";

@@ -5,6 +5,8 @@
  * @module
  */
 
+import { EpollStreams } from "../src/serve/epoll_streams.ts";
+import { serve } from "../src/serve/server.ts";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import {
   commandLine,
@@ -181,6 +183,24 @@ Deno.test("where the kernel does not stamp, as in some sandboxes, its sockets ar
   await connection.write(Uint8Array.of(7));
   assertEquals(await accepted.read(new Uint8Array(1)), 1);
   assertEquals(KernelPort.open(libc, { hostname: "127.0.0.1", port }, clock), null);
+});
+
+Deno.test("the server goes on after an error that nobody foresaw, and tells of it", async () => {
+  if (linuxLibc() === null) return console.log("no libc here: not tried");
+  const told = Promise.withResolvers<string>();
+  const server = await serve({
+    hosts: ["127.0.0.1"],
+    port: 0,
+    onEvent: (event) => event.event === "accept-failed" && told.resolve(event.error),
+  });
+  const { onReady } = EpollStreams.prototype;
+  EpollStreams.prototype.onReady = function () {
+    EpollStreams.prototype.onReady = onReady;
+    throw new Error("of the test");
+  };
+  const { synchronised } = await sync({ servers: [`127.0.0.1:${server.addresses[0]!.port}`] });
+  assertEquals([synchronised, await told.promise], [true, "of the test"]);
+  await server.stop();
 });
 
 Deno.test("nothing is read by a descriptor that was closed: it may be another's by then", async () => {

@@ -34,6 +34,21 @@ Deno.test("sync() finds the offset of a clock that is 30 years off, to the bound
   assert(errorBound! < 1);
 });
 
+Deno.test("sync() tries again where it was reset before it was accepted", async () => {
+  const server = await serve(loopback);
+  let attempts = 0;
+  const network: Network = {
+    ...systemNetwork,
+    connect(...args) {
+      if (++attempts === 1) throw new Deno.errors.ConnectionReset("connection reset");
+      return systemNetwork.connect(...args);
+    },
+  };
+  const { synchronised } = await sync({ servers: [name(server)], network });
+  await server.stop();
+  assertEquals([synchronised, attempts], [true, 2]);
+});
+
 Deno.test("sync() discards a burst during which the local clock is stepped", async () => {
   const server = await serve(loopback);
   const clock = adjustable();

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { compiled, run, ServeProcess, SOURCE } from "../scripts/program.ts";
 import { serve, sync } from "../src/mod.ts";
 import { FakeServer } from "./fake_server.ts";
@@ -18,6 +18,14 @@ const serving = (cert: string, key = "server.key") => [
   ...["--host", "127.0.0.1", "--port", "0"],
   ...["--tls-cert", `${folder}/${cert}`, "--tls-key", `${folder}/${key}`],
 ];
+
+Deno.test("a certificate is renewed where there is TLS, and nowhere else", async () => {
+  for (const timestamps of ["auto", "user"] as const) {
+    const server = await serve({ hosts: ["127.0.0.1"], port: 0, timestamps });
+    assertThrows(() => server.renew({ cert: "", key: "" }), TypeError, "TLS is not in use");
+    await server.stop();
+  }
+});
 
 for (const program of [SOURCE, ...compiled() === null ? [] : [compiled()!]]) {
   const test = (name: string, body: () => Promise<void>) =>

@@ -46,9 +46,10 @@ export class OptionError extends Error {
 
 /** The server does not speak TLS or failed verification. The message starts with a verb. */
 export class TlsError extends Error {
+  /** Tells the class where `instanceof` cannot. */
   override readonly name = "TlsError";
 
-  /** @param option What would avert it, if an option would. Default: none. */
+  /** @param option The option of which another value would help. Default: none. */
   constructor(message: string, options?: ErrorOptions, readonly option: OptionName | null = null) {
     super(message, options);
   }
@@ -56,5 +57,6 @@ export class TlsError extends Error {
 
 /** A server cannot use its certificate. The message is a sentence. */
 export class CertificateError extends Error {
+  /** Tells the class where `instanceof` cannot. */
   override readonly name = "CertificateError";
 }

@@ -101,7 +101,7 @@ export class Counters {
   #open = 0;
 
   /**
-   * Counts a reply with the time, once it has been sent.
+   * Counts a reply with the time. Call it when the reply has been handed over.
    *
    * @param heldNs T3 - T2; negative if the clock was set back between the two.
    */

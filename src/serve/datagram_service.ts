@@ -9,15 +9,15 @@ import type { DatagramListener } from "../net/network.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
 import type { Service } from "./lifecycle.ts";
 import { answerDatagram, stampTransmit } from "./reply.ts";
-import type { Sessions } from "./session.ts";
+import type { SessionContext } from "./session.ts";
 
 /** Answers the datagrams that one socket receives. */
 export class DatagramService implements Service {
   readonly #listener: DatagramListener;
-  readonly #sessions: Sessions;
+  readonly #sessions: SessionContext;
   #running: Promise<void> | null = null;
 
-  constructor(listener: DatagramListener, sessions: Sessions) {
+  constructor(listener: DatagramListener, sessions: SessionContext) {
     this.#listener = listener;
     this.#sessions = sessions;
   }

@@ -10,7 +10,7 @@ import { NoRoom, type StreamSockets } from "../net/linux/streams.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
 import { GRACE_SECONDS } from "./idle_monitor.ts";
 import { ACCEPT_PAUSE_SECONDS, type Trouble } from "./lifecycle.ts";
-import { Session, type Sessions } from "./session.ts";
+import { Session, type SessionContext } from "./session.ts";
 
 /** Connections accepted in a row before other sockets are served. */
 const MAX_ACCEPTS = 64;
@@ -23,7 +23,7 @@ class Stream extends Session {
   /** The rest of a reply, when sending would have blocked. */
   unsent: Uint8Array<ArrayBuffer> | null = null;
 
-  constructor(sessions: Sessions, readonly fd: number) {
+  constructor(sessions: SessionContext, readonly fd: number) {
     super(sessions);
   }
 
@@ -35,7 +35,7 @@ class Stream extends Session {
 /** Accepts connections and answers requests on them. */
 export class EpollStreams {
   readonly #sockets: StreamSockets;
-  readonly #sessions: Sessions;
+  readonly #sessions: SessionContext;
   readonly #timers: Timers;
   readonly #idleTimeout: number;
   readonly #reply = new Uint8Array(PACKET_SIZE);
@@ -49,7 +49,12 @@ export class EpollStreams {
   #cancelGrace = () => {};
 
   /** @param idleTimeout The most seconds between two requests. */
-  constructor(sockets: StreamSockets, sessions: Sessions, timers: Timers, idleTimeout: number) {
+  constructor(
+    sockets: StreamSockets,
+    sessions: SessionContext,
+    timers: Timers,
+    idleTimeout: number,
+  ) {
     this.#sockets = sockets;
     this.#sessions = sessions;
     this.#timers = timers;

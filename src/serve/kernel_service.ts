@@ -15,9 +15,9 @@ import { LinuxStreams } from "../net/linux/streams.ts";
 import type { BoundSocket } from "../net/network.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
 import { EpollStreams } from "./epoll_streams.ts";
-import type { Service, Trouble } from "./lifecycle.ts";
+import { ACCEPT_PAUSE_SECONDS, type Service, type Trouble } from "./lifecycle.ts";
 import { answerDatagram, stampTransmit } from "./reply.ts";
-import type { Sessions } from "./session.ts";
+import type { SessionContext } from "./session.ts";
 
 /** The longest wait for a request before checking whether the server is stopping. */
 const MAX_WAIT_MS = 100;
@@ -34,7 +34,7 @@ const ERROR_PAUSE_SECONDS = 1;
 /** Answers requests on all of these sockets. */
 export class KernelService implements Service {
   readonly #sockets: readonly BoundSocket[];
-  readonly #sessions: Sessions;
+  readonly #sessions: SessionContext;
   readonly #clock: Clock;
   readonly #timers: Timers;
   readonly #epoll: Epoll;
@@ -52,7 +52,7 @@ export class KernelService implements Service {
    */
   constructor(
     sockets: readonly BoundSocket[],
-    sessions: Sessions,
+    sessions: SessionContext,
     clock: Clock,
     timers: Timers,
     idleTimeout: number,
@@ -103,16 +103,23 @@ export class KernelService implements Service {
   }
 
   async #run(): Promise<void> {
-    try {
-      for (let count = 0; !this.#sessions.stopping || this.#streams.open > 0;) {
-        if (count === 0) count = await this.#epoll.waitAsync(MAX_WAIT_MS);
-        if (count > 0) count = await this.#answerBusily(count);
+    while (this.#isNeeded) {
+      try {
+        for (let count = 0; this.#isNeeded;) {
+          if (count === 0) count = await this.#epoll.waitAsync(MAX_WAIT_MS);
+          if (count > 0) count = await this.#answerBusily(count);
+        }
+      } catch (error) {
+        // Whatever it was: the sockets are there, and so are the clients.
+        this.#trouble = { event: "accept-failed", error: errorText(error) };
+        await new Promise<void>((resolve) => this.#timers.after(ACCEPT_PAUSE_SECONDS, resolve));
       }
-    } catch (error) {
-      this.#report(error);
-    } finally {
-      this.#close();
     }
+    this.#close();
+  }
+
+  get #isNeeded(): boolean {
+    return !this.#sessions.stopping || this.#streams.open > 0;
   }
 
   #close(): void {
@@ -121,10 +128,6 @@ export class KernelService implements Service {
     this.#streams.close();
     for (const socket of this.#sockets) if (socket.transport === "udp") socket.close();
     this.#epoll.close();
-  }
-
-  #report(error: unknown): void {
-    this.#trouble = { event: "datagrams-failed", error: errorText(error) };
   }
 
   /**
@@ -169,7 +172,7 @@ export class KernelService implements Service {
   }
 
   #pause(fd: number, error: unknown): void {
-    this.#report(error);
+    this.#trouble = { event: "datagrams-failed", error: errorText(error) };
     const cancel = this.#timers.after(ERROR_PAUSE_SECONDS, () => {
       this.#paused.delete(fd);
       try {

@@ -11,7 +11,7 @@ import type { Certificate } from "../net/network.ts";
 import { type Refusal, REFUSALS } from "./counters.ts";
 import type { EventLog } from "./event_log.ts";
 import { replyTemplate } from "./reply.ts";
-import type { Sessions } from "./session.ts";
+import type { SessionContext } from "./session.ts";
 
 /** A running server. */
 export interface Server {
@@ -93,7 +93,7 @@ export class ServiceGroup implements Server {
   readonly renew: (certificate: Certificate) => void;
   readonly #endpoints: readonly Endpoint[];
   readonly #services: readonly Service[];
-  readonly #sessions: Sessions;
+  readonly #sessions: SessionContext;
   readonly #status: StatusPage | null;
   readonly #log: EventLog;
   readonly #clock: Clock;
@@ -110,7 +110,7 @@ export class ServiceGroup implements Server {
     { endpoints, services, sessions, status, log, clock, timers, renew, stratum }: {
       readonly endpoints: readonly Endpoint[];
       readonly services: readonly Service[];
-      readonly sessions: Sessions;
+      readonly sessions: SessionContext;
       readonly status: StatusPage | null;
       readonly log: EventLog;
       readonly clock: Clock;

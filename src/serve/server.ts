@@ -14,7 +14,7 @@ import {
 import { Counters } from "./counters.ts";
 import { DatagramService } from "./datagram_service.ts";
 import { OptionError } from "../net/errors.ts";
-import { Sessions } from "./session.ts";
+import { SessionContext } from "./session.ts";
 import type { StatusOptions, StatusService } from "./status/status.ts";
 import { StreamService } from "./stream_service.ts";
 import type { Clock, Timers } from "../clock/clock.ts";
@@ -113,7 +113,7 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   const timers = options.timers ?? systemTimers;
   const sockets = await openSockets(options, network, timestampsFor(options.timestamps, clock));
   const { endpoints } = sockets;
-  const sessions = new Sessions(admission, new Counters(), () => clock.realtime());
+  const sessions = new SessionContext(admission, new Counters(), () => clock.realtime());
   const streams = new StreamService(sockets.listeners, sessions, timers, idleTimeout);
   const services: Service[] = [
     streams,
@@ -147,7 +147,10 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
     for (const service of services) await service.stop(); // They close the sockets.
     throw error;
   }
-  const renew = (certificate: Certificate) => streams.renew(certificate);
+  const renew = (certificate: Certificate) => {
+    if (options.tls === undefined) throw new TypeError("cannot renew: TLS is not in use");
+    streams.renew(certificate);
+  };
   const log = new EventLog(options.onEvent);
   const parts = { endpoints, services, sessions, status, log, clock, timers, renew, stratum };
   const server = new ServiceGroup(parts);

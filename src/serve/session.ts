@@ -1,6 +1,7 @@
 /**
  * A client's requests on one connection, without the connection: takes bytes
- * and says what to do next. Pure: times are passed in.
+ * and says what to do next. It opens and waits for nothing; clock, admission and
+ * counters are passed in.
  *
  * @module
  */
@@ -13,10 +14,13 @@ import { IdleMonitor } from "./idle_monitor.ts";
 import { answerMessage, stampTransmit } from "./reply.ts";
 
 /** What all sessions of a server share. */
-export class Sessions {
+export class SessionContext {
   /** Made by `replyTemplate`, and renewed once a second. */
   template: Uint8Array = new Uint8Array();
-  /** Whether the server is stopping: no more requests are read, and refusals are not counted. */
+  /**
+   * Whether the server is stopping: no more requests are read from connections, and how these end
+   * is no refusal.
+   */
   stopping = false;
 
   /** @param now The time in nanoseconds since the Unix epoch. */
@@ -44,7 +48,7 @@ export class Session extends IdleMonitor {
   client: Client | null = null;
   /** Why to end the session once pending bytes are sent; `null` to go on. */
   refusal: Refusal | null = null;
-  readonly #sessions: Sessions;
+  readonly #sessions: SessionContext;
   /** Assembles a message that comes in pieces. */
   #pieces: Uint8Array<ArrayBuffer> | null = null;
   #filled = 0;
@@ -52,7 +56,7 @@ export class Session extends IdleMonitor {
   #arrived = 0n;
   #transmitted = 0n;
 
-  constructor(sessions: Sessions) {
+  constructor(sessions: SessionContext) {
     super();
     this.#sessions = sessions;
   }
@@ -125,7 +129,7 @@ export class Session extends IdleMonitor {
     stampTransmit(reply, this.#transmitted);
   }
 
-  /** Counts the reply, once sent. */
+  /** Counts the reply. Call it when the reply has been handed over. */
   replied(): void {
     if (this.refusal !== null) return;
     this.replies++;

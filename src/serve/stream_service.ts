@@ -14,12 +14,12 @@ import type { Client } from "./admission.ts";
 import { FairQueue } from "./fair_queue.ts";
 import { GRACE_SECONDS } from "./idle_monitor.ts";
 import { ACCEPT_PAUSE_SECONDS, type Service, type Trouble } from "./lifecycle.ts";
-import { Session, type Sessions } from "./session.ts";
+import { Session, type SessionContext } from "./session.ts";
 
 /** Accepts connections and answers requests on them. */
 export class StreamService implements Service {
   readonly #listeners: readonly Listener[];
-  readonly #sessions: Sessions;
+  readonly #sessions: SessionContext;
   readonly #timers: Timers;
   readonly #idleTimeout: number;
   readonly #queue = new FairQueue();
@@ -33,7 +33,7 @@ export class StreamService implements Service {
   /** @param idleTimeout The most seconds between two requests. */
   constructor(
     listeners: readonly Listener[],
-    sessions: Sessions,
+    sessions: SessionContext,
     timers: Timers,
     idleTimeout: number,
   ) {
@@ -73,12 +73,9 @@ export class StreamService implements Service {
     cancel();
   }
 
-  /** @throws {TypeError} if the server does not use TLS. */
+  /** Shows another certificate from now on. All listeners must be TLS's. */
   renew(certificate: Certificate): void {
-    for (const listener of this.#listeners) {
-      if (listener.renew === undefined) throw new TypeError("cannot renew: TLS is not in use");
-      listener.renew(certificate);
-    }
+    for (const listener of this.#listeners) listener.renew!(certificate);
   }
 
   #end(): void {
@@ -128,7 +125,7 @@ export class StreamService implements Service {
 class Conversation {
   readonly #connection: Connection;
   readonly #session: Session;
-  readonly #sessions: Sessions;
+  readonly #sessions: SessionContext;
   readonly #queue: FairQueue;
   readonly #onEnd: () => void;
   readonly #writer: MessageWriter;
@@ -142,7 +139,7 @@ class Conversation {
   constructor(
     connection: Connection,
     client: Client,
-    sessions: Sessions,
+    sessions: SessionContext,
     queue: FairQueue,
     onEnd: () => void,
   ) {

@@ -4,6 +4,13 @@
  * @module
  */
 
+import {
+  type Conversation,
+  DatagramConversation,
+  NoConnection,
+  StreamConversation,
+  type Target,
+} from "./conversation.ts";
 import { type CrossTimestamp, crossTimestamp } from "../clock/clock.ts";
 import { type Bounds, intersect } from "../estimate/envelope.ts";
 import type { Exchange } from "../estimate/exchange.ts";
@@ -13,12 +20,6 @@ import type { Stamper } from "../net/network.ts";
 import type { Packet } from "../ntp/packet.ts";
 import { fromTimestamp, timestampDifference, toNanoseconds } from "../ntp/timestamp.ts";
 import { judgeReply } from "../ntp/validation.ts";
-import {
-  type Conversation,
-  DatagramConversation,
-  StreamConversation,
-  type Target,
-} from "./conversation.ts";
 import { Deadline, sleep } from "./deadline.ts";
 import { type Failure, failureOf, RejectedReply } from "./failure.ts";
 import { PACING, type Pacing } from "./pacing.ts";
@@ -194,6 +195,8 @@ class Burst {
       if (error.rejection === "unsynchronised") return this.#pacing.retriesUnsynchronised;
       return error.rejection !== "kiss";
     }
+    // A server that renews its certificate or starts again resets who was waiting to be accepted.
+    if (error instanceof NoConnection) return error.cause instanceof Deno.errors.ConnectionReset;
     return error instanceof ChannelError && !looksLikeTls(this.conversation.reply);
   }
 }

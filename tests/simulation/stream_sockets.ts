@@ -12,7 +12,7 @@ import type { Connection, Listener } from "../../src/net/network.ts";
 import { Counters, type Refusal } from "../../src/serve/counters.ts";
 import { EpollStreams } from "../../src/serve/epoll_streams.ts";
 import { replyTemplate } from "../../src/serve/reply.ts";
-import { Sessions } from "../../src/serve/session.ts";
+import { SessionContext } from "../../src/serve/session.ts";
 import { Admission, type Limits } from "../../src/serve/admission.ts";
 
 /** A message that is sent to a broken connection. */
@@ -160,7 +160,7 @@ export class StreamServing {
   /** Requests without a kernel's stamp: all. */
   unstamped = 0;
   readonly refusals: { event: "refused"; reason: Refusal; count: number }[] = [];
-  readonly #sessions: Sessions;
+  readonly #sessions: SessionContext;
   readonly #streams: EpollStreams;
   #cancelTick = () => {};
 
@@ -170,7 +170,11 @@ export class StreamServing {
     readonly timers: Timers,
   ) {
     const { idleTimeout = 300, ...limits } = options;
-    this.#sessions = new Sessions(new Admission(limits), new Counters(), () => clock.realtime());
+    this.#sessions = new SessionContext(
+      new Admission(limits),
+      new Counters(),
+      () => clock.realtime(),
+    );
     this.#streams = new EpollStreams(this.sockets, this.#sessions, timers, idleTimeout);
     this.sockets.onReady = (fd) => this.#streams.onReady(fd);
     this.#streams.listen(LISTENER);
