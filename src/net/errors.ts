@@ -49,7 +49,11 @@ export class TlsError extends Error {
   /** Tells the class where `instanceof` cannot. */
   override readonly name = "TlsError";
 
-  /** @param option The option of which another value would help. Default: none. */
+  /**
+   * Creates an error.
+   *
+   * @param option The option to change, if that would help. Default: none.
+   */
   constructor(message: string, options?: ErrorOptions, readonly option: OptionName | null = null) {
     super(message, options);
   }
