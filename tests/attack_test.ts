@@ -23,7 +23,14 @@ function testProgram(program: Program): void {
     Deno.test(`${program.name}: ${name}`, body);
 
   const assertServes = async (address: string, ...args: string[]) => {
-    const { code, stdout, stderr } = await run(program, "sync", "--json", "--quiet", address, ...args);
+    const { code, stdout, stderr } = await run(
+      program,
+      "sync",
+      "--json",
+      "--quiet",
+      address,
+      ...args,
+    );
     assertEquals([code, stderr], [0, ""]);
     const { offset, error_bound } = JSON.parse(stdout);
     assert(Math.abs(offset) <= error_bound, stdout);
