@@ -10,6 +10,7 @@ export { type ClockSetter, openClockSetter } from "./clock/clock_setter.ts";
 export type { Estimate, News } from "./estimate/offset_tracker.ts";
 export type { Bounds } from "./estimate/envelope.ts";
 export type { Interval } from "./estimate/exchange.ts";
+export type { FrequencyRange } from "./estimate/hulls.ts";
 export {
   type ClockOffset,
   compareTimes,

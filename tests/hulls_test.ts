@@ -1,4 +1,4 @@
-import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { type Bound, Hulls } from "../src/estimate/hulls.ts";
 import { Random } from "./simulation/random.ts";
 
@@ -25,7 +25,7 @@ function polls(random: Random, count: number, frequency: number, start = 0): [Bo
 }
 
 /** The same by comparing all with all. */
-function plainly(pairs: readonly [Bound, Bound][], moment: bigint) {
+function plainly(pairs: readonly [Bound, Bound][]) {
   const origin = pairs[0]![1];
   const point = ({ at, offset }: Bound) => ({
     x: Number(at - origin.at) / 1e9,
@@ -41,13 +41,10 @@ function plainly(pairs: readonly [Bound, Bound][], moment: bigint) {
       else lower = Math.max(lower, slope);
     }
   }
-  const { x } = point({ at: moment, offset: 0n });
-  const most = Math.min(...pairs.map(([, high]) => point(high).y + upper * (x - point(high).x)));
-  const least = Math.max(...pairs.map(([low]) => point(low).y + lower * (x - point(low).x)));
-  return { lower, upper, least, most, origin };
+  return { lower, upper };
 }
 
-Deno.test("Hulls bounds frequency and offset as comparing all bounds with all does", () => {
+Deno.test("Hulls bounds the frequency as comparing all bounds with all does", () => {
   const random = new Random(seed);
   for (let run = 0; run < 300; run++) {
     const frequency = (2 * random.uniform() - 1) * 100e-6;
@@ -55,15 +52,11 @@ Deno.test("Hulls bounds frequency and offset as comparing all bounds with all do
     const all = polls(random, 1 + Math.floor(60 * random.uniform()), frequency);
     for (const [i, [low, high]] of all.entries()) {
       assertEquals(hulls.add(low, high), 0, "a line always fits");
-      const moment = low.at + 10n * second;
-      const { lower, upper, least, most, origin } = plainly(all.slice(0, i + 1), moment);
+      const { lower, upper } = plainly(all.slice(0, i + 1));
       assertAlmostEquals(hulls.frequency.lower * 1e9, lower, 1e-6);
       assertAlmostEquals(hulls.frequency.upper * 1e9, upper, 1e-6);
-      const found = hulls.at(moment);
-      assertAlmostEquals(Number(found.lower - origin.offset), least, 2);
-      assertAlmostEquals(Number(found.upper - origin.offset), most, 2);
-      const truth = 10n ** 18n + BigInt(Math.round(Number(moment) * frequency));
-      assert(found.lower <= truth + 1n && truth <= found.upper + 1n, "the truth is possible");
+      const truth = frequency * 1e9;
+      assert(lower <= truth + 1e-3 && truth <= upper + 1e-3, "the truth is possible");
     }
   }
 });
@@ -99,11 +92,8 @@ Deno.test("Hulls keeps a window of polls, however many there are", () => {
   assert(hulls.polls >= 16);
 });
 
-Deno.test("Hulls knows nothing before the first poll, and after it no more than the limit", () => {
+Deno.test("Hulls knows no more of the frequency than the limit after the first poll", () => {
   const hulls = new Hulls(16, LIMIT);
-  assertThrows(() => hulls.at(0n), RangeError);
   hulls.add({ at: 1_000n, offset: 4_000n }, { at: 0n, offset: 6_000n });
   assertEquals(hulls.frequency, { lower: -LIMIT, upper: LIMIT });
-  const { lower, upper } = hulls.at(second);
-  assertEquals([lower, upper], [4_000n - 500_000n, 6_000n + 500_000n]);
 });

@@ -27,7 +27,7 @@ complete -c tsync -n '__fish_seen_subcommand_from sync' -l samples -x -d 'exchan
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l timeout -x -d 'seconds per server; what it has answered by then counts (default: 5)'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l json -d 'print one JSON object per fix'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l watch -d 'keep a synchronised clock running, and show it, until interrupted'
-complete -c tsync -n '__fish_seen_subcommand_from sync' -l interval -x -d 'seconds between polls, with --watch (default: 1 to 64, as needed)'
+complete -c tsync -n '__fish_seen_subcommand_from sync' -l interval -x -d 'seconds between polls, with --watch (default: 1 to 32, as needed)'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l set -d 'correct the system clock (needs a privilege), with --watch after every poll'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l step-threshold -x -d 'step the clock beyond S seconds, slew it below (default: 0.128)'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l max-offset -x -d 'exit 3 unless |offset| + error bound is at most S seconds'

@@ -154,7 +154,9 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
       {
         name: "interval",
         value: "S",
-        help: "seconds between polls, with --watch (default: 1 to 64, as needed)",
+        help:
+          `seconds between polls, with --watch (default: ${PACING.tcp.firstIntervalSeconds} to ` +
+          `${PACING.tcp.lastIntervalSeconds}, as needed)`,
       },
       {
         name: "set",

@@ -7,6 +7,7 @@
  */
 
 import { delay, type Exchange, type Interval, interval, offset } from "./exchange.ts";
+import type { Pair } from "./hulls.ts";
 
 /**
  * The most by which two clocks can drift apart, as a fraction: two quartz
@@ -46,6 +47,25 @@ export function intersect(
     if (upper === undefined || high < upper) upper = high;
   }
   return lower! <= upper! ? { lower: lower!, upper: upper!, at } : null;
+}
+
+/**
+ * The tightest bounds of a burst, each at its own moment, with nothing added to them.
+ *
+ * @param exchanges At least one.
+ * @param frequency How fast the offset grows meanwhile, as far as is known: a fraction.
+ */
+export function tightest(exchanges: readonly Exchange[], frequency: number): Pair {
+  const out = exchanges.reduce((a, b) =>
+    Number((b.t2 - b.t1) - (a.t2 - a.t1)) < frequency * Number(b.t1 - a.t1) ? b : a
+  );
+  const back = exchanges.reduce((a, b) =>
+    Number((b.t3 - b.t4) - (a.t3 - a.t4)) > frequency * Number(b.t4 - a.t4) ? b : a
+  );
+  return {
+    lower: { at: back.t4, offset: back.t3 - back.t4 },
+    upper: { at: out.t1, offset: out.t2 - out.t1 },
+  };
 }
 
 /** The same bounds for a later moment, widened by how far the clocks can drift apart until then. */

@@ -20,17 +20,17 @@
  * @module
  */
 
-import type { Interval } from "./exchange.ts";
-
 /** A bound on the offset at one moment. Both are nanoseconds. */
 export interface Bound {
   readonly at: bigint;
   readonly offset: bigint;
 }
 
-/** What the frequency of the server's clock against the local one can be: fractions. */
+/** What the frequency of the server's clock against the local one can be. */
 export interface FrequencyRange {
+  /** The least, as a fraction. */
   readonly lower: number;
+  /** The greatest, as a fraction. */
   readonly upper: number;
 }
 
@@ -40,8 +40,8 @@ interface Point {
   readonly y: number;
 }
 
-/** What one poll proves. */
-interface Pair {
+/** What one poll proves: the least and the most that the offset was, each at its own moment. */
+export interface Pair {
   readonly lower: Bound;
   readonly upper: Bound;
 }
@@ -113,23 +113,6 @@ export class Hulls {
   clear(): void {
     this.#pairs = [];
     this.#slopes = { lower: -this.#limit, upper: this.#limit };
-  }
-
-  /**
-   * What the offset can be at a moment no earlier than the last poll.
-   *
-   * @throws {RangeError} if there was none.
-   */
-  at(moment: bigint): Interval {
-    if (this.#pairs.length === 0) throw new RangeError("cannot bound an offset without a poll");
-    const x = Number(moment - this.#origin.at) / 1e9;
-    const { lower, upper } = this.#slopes;
-    const least = intercept(this.#lowers, lower, -1) + lower * x;
-    const most = intercept(this.#uppers, upper, 1) + upper * x;
-    return {
-      lower: this.#origin.offset + BigInt(Math.floor(least)),
-      upper: this.#origin.offset + BigInt(Math.ceil(most)),
-    };
   }
 
   #rebuild(pairs: Pair[]): void {
@@ -205,10 +188,4 @@ function extreme(hull: readonly Point[], slope: number, side: 1 | -1): Point {
     else low = middle + 1;
   }
   return hull[low]!;
-}
-
-/** How high (1) or how low (-1) a line of this slope can be at the origin. */
-function intercept(hull: readonly Point[], slope: number, side: 1 | -1): number {
-  const { x, y } = extreme(hull, slope, side);
-  return y - slope * x;
 }

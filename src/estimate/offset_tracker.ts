@@ -1,8 +1,8 @@
 /**
  * From polls to the offset at any later moment. Two things are kept apart:
- * what is likely, the middle of the lines between the hulls, and what is
- * certain, an interval carried on from poll to poll that no change of
- * frequency within {@linkcode WANDER} can leave.
+ * what is likely, by a bank of Kalman filters, and what is certain, an interval
+ * carried on from poll to poll that no change of frequency within
+ * {@linkcode WANDER} can leave.
  *
  * The last two polls' own bounds say what the frequency was between them, on
  * average, whatever it was before. It is presumed to have been within `WANDER`
@@ -11,7 +11,9 @@
  * @module
  */
 
-import type { Bounds } from "./envelope.ts";
+import { type Bounds, tightest } from "./envelope.ts";
+import type { Exchange } from "./exchange.ts";
+import { FilterBank } from "./filter_bank.ts";
 import { type FrequencyRange, Hulls } from "./hulls.ts";
 
 /**
@@ -27,17 +29,16 @@ export const MAX_FREQUENCY = 500e-6;
  */
 export const WANDER = 15e-6;
 
-/** Polls, up to twice as many, over which the frequency is taken to be constant. */
-const WINDOW = 32;
-
 /** What is known after a poll. Offsets are the servers' time less the local monotonic timeline, in nanoseconds. */
 export interface Estimate extends Bounds {
-  /** The likely offset, within the bounds. */
+  /** The likely offset, which {@linkcode carry} keeps within the bounds. */
   readonly offset: bigint;
   /** The servers' clock against the local oscillator, as a fraction: how fast the offset is likely to grow. */
   readonly frequency: number;
   /** The most by which the frequency can be wrong, at the poll or later: a fraction. */
   readonly frequencyBound: number;
+  /** What the frequency can be, at the poll or later. */
+  readonly frequencyRange: FrequencyRange;
 }
 
 /**
@@ -48,23 +49,35 @@ export type News = "first" | "agrees" | "frequency" | "step";
 
 /** Tracks the offset from poll to poll. */
 export class OffsetTracker {
-  readonly #hulls = new Hulls(WINDOW, MAX_FREQUENCY);
+  readonly #hulls: Hulls;
+  readonly #bank = new FilterBank();
   #estimate: Estimate | null = null;
   /** What the last poll alone proved. */
   #last: Bounds | null = null;
+
+  /** @param window Polls, up to twice as many, over which the frequency is taken to be constant. */
+  constructor(window = 32) {
+    this.#hulls = new Hulls(window, MAX_FREQUENCY);
+  }
 
   /** What is known; `null` before the first poll. */
   get estimate(): Estimate | null {
     return this.#estimate;
   }
 
+  /** The last poll's innovation: its offset less the one that was predicted, in standard deviations. */
+  get innovation(): number {
+    return this.#bank.innovation;
+  }
+
   /**
    * Takes in a poll.
    *
    * @param bounds What it proves about the offset, at a later moment than the last poll.
+   * @param exchanges The exchanges that prove it; empty if they are several servers'.
    * @returns How it compares with what was known, all of which is forgotten after a step.
    */
-  poll(bounds: Bounds): News {
+  poll(bounds: Bounds, exchanges: readonly Exchange[] = []): News {
     const before = this.#estimate;
     let { lower, upper } = bounds;
     let news: News = before === null ? "first" : "agrees";
@@ -75,22 +88,31 @@ export class OffsetTracker {
       if (lower > upper) {
         ({ lower, upper } = bounds);
         this.#hulls.clear();
+        this.#bank.clear();
         this.#last = null;
         news = "step";
       }
     }
     const { at } = bounds;
-    const forgotten = this.#hulls.add({ at, offset: bounds.lower }, { at, offset: bounds.upper });
+    const voted = { lower: { at, offset: bounds.lower }, upper: { at, offset: bounds.upper } };
+    const forgotten = this.#hulls.add(voted.lower, voted.upper);
     if (forgotten > 0 && news === "agrees") news = "frequency";
-    const likely = this.#hulls.at(at);
-    const middle = (likely.lower + likely.upper) >> 1n;
-    const offset = middle < lower ? lower : middle > upper ? upper : middle;
+    this.#bank.add(exchanges.length === 0 ? voted : tightest(exchanges, this.#bank.frequency));
     const range = this.#hulls.frequency;
     const certain = this.#recentFrequency(range, bounds);
-    const frequency = clamp((range.lower + range.upper) / 2, certain);
-    const doubt = Math.max(certain.upper - frequency, frequency - certain.lower);
-    const frequencyBound = Math.min(doubt + WANDER, MAX_FREQUENCY + Math.abs(frequency));
-    this.#estimate = { at, lower, upper, offset, frequency, frequencyBound };
+    const middle = clamp((range.lower + range.upper) / 2, certain);
+    const doubt = Math.max(certain.upper - middle, middle - certain.lower);
+    const most = Math.min(doubt + WANDER, MAX_FREQUENCY + Math.abs(middle));
+    const frequency = clamp(this.#bank.frequency, certain);
+    this.#estimate = {
+      at,
+      lower,
+      upper,
+      offset: this.#bank.offsetAt(at),
+      frequency,
+      frequencyBound: most + Math.abs(frequency - middle),
+      frequencyRange: { lower: middle - most, upper: middle + most },
+    };
     this.#last = bounds;
     return news;
   }
@@ -115,6 +137,7 @@ export class OffsetTracker {
   /** Forgets everything: the local timeline, or the server, is not what it was. */
   clear(): void {
     this.#hulls.clear();
+    this.#bank.clear();
     this.#estimate = null;
     this.#last = null;
   }
@@ -124,16 +147,12 @@ function clamp(value: number, { lower, upper }: FrequencyRange): number {
   return Math.min(Math.max(value, lower), upper);
 }
 
-/** What an estimate says about a later moment. */
+/** What an estimate says about a later moment: the likely offset is within the bounds. */
 export function carry(estimate: Estimate, at: bigint): Bounds & { readonly offset: bigint } {
   const age = Number(at - estimate.at);
-  const { frequency, frequencyBound } = estimate;
-  const drift = frequency * age;
-  const doubt = frequencyBound * age;
-  return {
-    at,
-    offset: estimate.offset + BigInt(Math.round(drift)),
-    lower: estimate.lower + BigInt(Math.floor(drift - doubt)),
-    upper: estimate.upper + BigInt(Math.ceil(drift + doubt)),
-  };
+  const { frequency, frequencyRange } = estimate;
+  const lower = estimate.lower + BigInt(Math.floor(frequencyRange.lower * age));
+  const upper = estimate.upper + BigInt(Math.ceil(frequencyRange.upper * age));
+  const offset = estimate.offset + BigInt(Math.round(frequency * age));
+  return { at, offset: offset < lower ? lower : offset > upper ? upper : offset, lower, upper };
 }

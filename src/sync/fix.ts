@@ -8,7 +8,12 @@
 import type { OptionName } from "../net/errors.ts";
 import type { CrossTimestamp } from "../clock/clock.ts";
 import { type Bounds, extrapolate, jitter, leastDelay } from "../estimate/envelope.ts";
-import { delay, type Interval, offset as exchangeOffset } from "../estimate/exchange.ts";
+import {
+  delay,
+  type Exchange,
+  type Interval,
+  offset as exchangeOffset,
+} from "../estimate/exchange.ts";
 import { select, type Selection } from "../estimate/selection.ts";
 import { endpoint, type ServerAddress, type TransportName } from "../net/address.ts";
 import { type Leap, referenceIdText } from "../ntp/packet.ts";
@@ -99,6 +104,8 @@ export interface Poll {
   readonly fix: Fix;
   /** The offset from the clock's monotonic timeline to the servers' time; `null` without a fix. */
   readonly bounds: Bounds | null;
+  /** The exchanges that prove it; empty without a fix, or if they are several servers'. */
+  readonly exchanges: readonly Exchange[];
 }
 
 /** Lets the servers vote, each address and port once, and states the result for the moment of `end`. */
@@ -145,7 +152,12 @@ export function combine(
     isMajority: selection !== null && 2 * selection.agreeing > voters.length,
     servers: reports,
   };
-  return { fix, bounds: selection === null ? null : monotonicBounds(selection.interval, end) };
+  const [only, ...others] = measured.filter((_, i) => selection?.truechimers[i]);
+  return {
+    fix,
+    bounds: selection === null ? null : monotonicBounds(selection.interval, end),
+    exchanges: only === undefined || others.length > 0 ? [] : only.exchanges,
+  };
 }
 
 function overlap(a: Interval, b: Interval): boolean {

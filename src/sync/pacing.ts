@@ -11,6 +11,8 @@ import type { TransportName } from "../net/address.ts";
 export interface Pacing {
   /** Exchanges that count in a burst, by default. */
   readonly samples: number;
+  /** The same when time is kept: there are other bursts before and after it. */
+  readonly keepingSamples: number;
   /** Exchanges that do not count when a conversation begins: they wake everything on the way. */
   readonly warmUps: number;
   /** Seconds between exchanges, and between bursts. The timeout begins again after each of them. */
@@ -23,26 +25,32 @@ export interface Pacing {
   readonly leastIntervalSeconds: number;
   /** Seconds between polls at first, by default. */
   readonly firstIntervalSeconds: number;
+  /** Seconds between polls at most, by default. */
+  readonly lastIntervalSeconds: number;
 }
 
 const STREAM: Pacing = {
   samples: 16,
+  keepingSamples: 8,
   warmUps: 1,
   spacingSeconds: 0,
   retrySeconds: [0.1, 0.2],
   retriesUnsynchronised: true,
   leastIntervalSeconds: 0,
   firstIntervalSeconds: 1,
+  lastIntervalSeconds: 32,
 };
 
 const NTP: Pacing = {
   samples: 4,
+  keepingSamples: 4,
   warmUps: 0,
   spacingSeconds: 2,
   retrySeconds: [2, 2],
   retriesUnsynchronised: false,
   leastIntervalSeconds: 16, // MINPOLL (RFC 5905, section 7.2).
   firstIntervalSeconds: 64,
+  lastIntervalSeconds: 64,
 };
 
 /** Seconds in which a server must answer, by default. */

@@ -25,7 +25,9 @@ export interface SyncOptions {
    * 123. Default: `localhost`.
    */
   servers?: readonly string[] | undefined;
-  /** Exchanges per server, at least 1. Default 16; with `ntp://` 4, two seconds apart. */
+  /**
+   * Exchanges per server, at least 1. Default 16, of a `Watch` 8; with `ntp://` 4, two seconds apart.
+   */
   samples?: number | undefined;
   /** Seconds for a server to answer at all; what it has answered by then counts. Default 5. */
   timeout?: number | undefined;
@@ -124,7 +126,8 @@ export class Poller {
       );
     }
     this.#options = options;
-    this.#samples = this.servers.map(({ transport }) => samples ?? PACING[transport].samples);
+    const usual = keeps ? "keepingSamples" : "samples";
+    this.#samples = this.servers.map(({ transport }) => samples ?? PACING[transport][usual]);
     this.#timeout = timeout;
     const clock = options.clock ?? systemClock();
     this.environment = {

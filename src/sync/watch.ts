@@ -6,17 +6,16 @@
 
 import { type ClockOffset, SyncedClock } from "../clock/synced_clock.ts";
 import { type News, OffsetTracker } from "../estimate/offset_tracker.ts";
-import type { Bounds } from "../estimate/envelope.ts";
 import type { Correction, Corrector } from "./correction.ts";
 import { sleep } from "./deadline.ts";
-import { type Fix, withoutFix } from "./fix.ts";
+import { type Fix, type Poll, withoutFix } from "./fix.ts";
 import { PACING } from "./pacing.ts";
 import { Poller, type SyncOptions } from "./sync.ts";
 
 /** How to keep time. */
 export interface WatchOptions extends SyncOptions {
   /**
-   * Seconds between two polls. Default: from 1 to 64, as needed; always 64 if one of the servers is
+   * Seconds between two polls. Default: from 1 to 32, as needed; always 64 if one of the servers is
    * an NTP server. With those it must be 16 or more.
    */
   interval?: number | undefined;
@@ -54,14 +53,20 @@ export interface Update {
   readonly correction: Correction | null;
 }
 
-/** Seconds between two polls, at most, by default. */
-const MAX_INTERVAL_SECONDS = 64;
+/** Seconds, up to twice as many, over which the frequency is taken to be constant. */
+const WINDOW_SECONDS = 2048;
 
 /**
- * A poll is due when the time since the frequency was last known to change has grown by this
- * fraction: polls further apart leave it uncertain, closer ones add little.
+ * A poll is due when the time since nothing was known has grown by this fraction: polls further
+ * apart leave the frequency uncertain, closer ones add little.
  */
-const GROWTH = 1 / 8;
+const GROWTH = 1 / 3;
+
+/** An innovation, in standard deviations, that says that the frequency may have changed. */
+const SURPRISE = 2.5;
+
+/** The part of the interval that is left after a surprise. It doubles with each poll that is none. */
+const HASTE = 1 / 4;
 
 /** Seconds between two checks of the local clock. */
 const CHECK_SECONDS = 1;
@@ -90,14 +95,16 @@ export class Watch {
   /** The clock that is kept. */
   readonly clock: SyncedClock;
   readonly #poller: Poller;
-  readonly #tracker = new OffsetTracker();
+  readonly #tracker: OffsetTracker;
   /** Seconds between two polls, at least, whatever happens. */
   readonly #leastInterval: number;
   /** Seconds between two polls at first, and in the end. */
   readonly #firstInterval: number;
   readonly #lastInterval: number;
-  /** Since when the frequency has been constant as far as is known, on the monotonic timeline. */
+  /** Since when anything is known, on the monotonic timeline. */
   #since = 0n;
+  /** Seconds until the next poll, at most: few after a surprise. */
+  #patience = Infinity;
   /** Polls without a fix since the last one. */
   #failures = 0;
   /** Where the last fix was from, if there is only one server. */
@@ -130,6 +137,7 @@ export class Watch {
     const pacings = this.#poller.servers.map(({ transport }) => PACING[transport]);
     const least = Math.max(...pacings.map(({ leastIntervalSeconds }) => leastIntervalSeconds));
     const first = Math.max(...pacings.map(({ firstIntervalSeconds }) => firstIntervalSeconds));
+    const last = Math.max(...pacings.map(({ lastIntervalSeconds }) => lastIntervalSeconds));
     if (interval !== undefined && interval < least) {
       throw new RangeError(
         `cannot watch: an NTP server must not be asked more often than once in ${least} s: ` +
@@ -138,7 +146,8 @@ export class Watch {
     }
     this.#leastInterval = least;
     this.#firstInterval = interval ?? first;
-    this.#lastInterval = interval ?? MAX_INTERVAL_SECONDS;
+    this.#lastInterval = interval ?? last;
+    this.#tracker = new OffsetTracker(interval === undefined ? WINDOW_SECONDS / last : undefined);
   }
 
   /**
@@ -158,9 +167,9 @@ export class Watch {
     this.#checkOften();
     try {
       for (;;) {
-        const { fix, bounds } = await this.#poller.poll();
+        const poll = await this.#poller.poll();
         this.#check();
-        const update = this.#take(fix, bounds);
+        const update = this.#take(poll);
         yield update;
         await this.#pause(update.interval);
       }
@@ -191,7 +200,7 @@ export class Watch {
     this.#wake();
   }
 
-  #take(polled: Fix, proved: Bounds | null): Update {
+  #take({ fix: polled, bounds: proved, exchanges }: Poll): Update {
     // A majority of those that answered is not enough: a liar may be the only one.
     const isCredible = proved === null || polled.isMajority;
     const bounds = isCredible ? proved : null;
@@ -199,9 +208,9 @@ export class Watch {
     let news: Update["news"] = "lost";
     if (bounds !== null) {
       this.#settle(fix);
-      news = this.#tracker.poll(bounds);
+      news = this.#tracker.poll(bounds, exchanges);
       this.clock.set(this.#tracker.estimate);
-      if (news !== "agrees") this.#since = bounds.at;
+      if (news === "first" || news === "step") this.#since = bounds.at;
       this.#failures = 0;
     } else this.#failures++;
     if (this.#disturbed) news = "disturbed";
@@ -220,7 +229,7 @@ export class Watch {
       frequency: estimate?.frequency ?? null,
       frequencyBound: estimate?.frequencyBound ?? null,
       clock: this.clock.systemOffset(),
-      interval: this.#interval(bounds?.at ?? null),
+      interval: bounds === null ? this.#retryInterval() : this.#interval(bounds.at),
       correction,
     };
   }
@@ -240,12 +249,21 @@ export class Watch {
     this.#address = only!.address;
   }
 
-  /** Seconds until the next poll. @param at When the last fix was made; `null` if none was. */
-  #interval(at: bigint | null): number {
-    const wanted = at === null
-      ? 2 ** Math.min(Math.max(this.#failures - 1, 0), 20)
-      : Number(at - this.#since) / 1e9 * GROWTH;
-    return Math.min(Math.max(wanted, this.#firstInterval), this.#lastInterval);
+  /** Seconds until the next poll, after one without a fix. */
+  #retryInterval(): number {
+    return this.#clamp(2 ** Math.min(this.#failures - 1, 20));
+  }
+
+  /** Seconds until the next poll. @param at When the last one was. */
+  #interval(at: bigint): number {
+    const grown = this.#clamp(Number(at - this.#since) / 1e9 * GROWTH);
+    const isSurprise = Math.abs(this.#tracker.innovation) > SURPRISE;
+    this.#patience = isSurprise ? grown * HASTE : this.#patience * 2;
+    return this.#clamp(Math.min(grown, this.#patience));
+  }
+
+  #clamp(seconds: number): number {
+    return Math.min(Math.max(seconds, this.#firstInterval), this.#lastInterval);
   }
 
   /** Waits until the local clock is disturbed, but for the least interval at least. */
