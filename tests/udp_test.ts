@@ -3,7 +3,7 @@ import { compiled, ServeProcess, SOURCE } from "../scripts/program.ts";
 import { LIBC_PATHS } from "../src/libc/libc.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { serve, type ServerEvent, sync } from "../src/mod.ts";
-import { DatagramBatch } from "../src/net/linux/datagrams.ts";
+import { DatagramBatch } from "../src/net/linux/datagram_sockets.ts";
 import { linuxLibc } from "../src/net/linux/sockets.ts";
 import { clientNetwork, systemNetwork } from "../src/net/system.ts";
 import { decodePacket, encodePacket } from "../src/ntp/packet.ts";

@@ -6,7 +6,7 @@
 
 import type { Timers } from "../clock/clock.ts";
 import { WOULD_BLOCK } from "../net/linux/message.ts";
-import { NoRoom, type StreamSockets } from "../net/linux/streams.ts";
+import { NoRoom, type StreamSockets } from "../net/linux/stream_sockets.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
 import { GRACE_SECONDS } from "./idle_monitor.ts";
 import { ACCEPT_PAUSE_SECONDS, type Trouble } from "./lifecycle.ts";

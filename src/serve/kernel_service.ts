@@ -8,10 +8,10 @@
 import type { Clock, Timers } from "../clock/clock.ts";
 import { EEXIST } from "../libc/structures.ts";
 import { errorText } from "../net/errors.ts";
-import { DatagramBatch } from "../net/linux/datagrams.ts";
+import { DatagramBatch } from "../net/linux/datagram_sockets.ts";
 import { Epoll } from "../net/linux/epoll.ts";
 import { linuxLibc, socketError } from "../net/linux/sockets.ts";
-import { LinuxStreams } from "../net/linux/streams.ts";
+import { LinuxStreams } from "../net/linux/stream_sockets.ts";
 import type { BoundSocket } from "../net/network.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
 import { EpollStreams } from "./epoll_streams.ts";

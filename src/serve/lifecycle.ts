@@ -86,70 +86,64 @@ const TROUBLES: Readonly<Record<Trouble["event"], string>> = {
   "datagrams-failed": "datagrams cannot be answered",
 };
 
+/** What a server is made of. */
+export interface ServerParts {
+  readonly endpoints: readonly Endpoint[];
+  readonly services: readonly Service[];
+  /** Shared by the services. */
+  readonly sessions: SessionContext;
+  readonly status: StatusPage | null;
+  readonly log: EventLog;
+  readonly clock: Clock;
+  readonly timers: Timers;
+  /** Shows another certificate. */
+  readonly renew: (certificate: Certificate) => void;
+  /** The stratum to announce. Default: 2 or 10, by the clock state. */
+  readonly stratum: number | undefined;
+}
+
 /** A server, made of services. */
 export class ServiceGroup implements Server {
-  readonly addresses: readonly SocketAddress[];
-  readonly httpAddresses: readonly SocketAddress[];
-  readonly renew: (certificate: Certificate) => void;
-  readonly #endpoints: readonly Endpoint[];
-  readonly #services: readonly Service[];
-  readonly #sessions: SessionContext;
-  readonly #status: StatusPage | null;
-  readonly #log: EventLog;
-  readonly #clock: Clock;
-  readonly #timers: Timers;
-  readonly #stratum: number | undefined;
+  readonly #parts: ServerParts;
   #cancelTick = () => {};
   #stopped: Promise<void> | undefined;
 
-  /**
-   * @param sessions Shared by the services.
-   * @param stratum The stratum to announce. Default: 2 or 10, by the clock state.
-   */
-  constructor(
-    { endpoints, services, sessions, status, log, clock, timers, renew, stratum }: {
-      readonly endpoints: readonly Endpoint[];
-      readonly services: readonly Service[];
-      readonly sessions: SessionContext;
-      readonly status: StatusPage | null;
-      readonly log: EventLog;
-      readonly clock: Clock;
-      readonly timers: Timers;
-      readonly renew: (certificate: Certificate) => void;
-      readonly stratum: number | undefined;
-    },
-  ) {
-    this.addresses = endpoints.map(({ address }) => address);
-    this.httpAddresses = status?.addresses ?? [];
-    this.renew = (certificate) => {
-      renew(certificate);
-      log.emit({ event: "renewed" });
-    };
-    this.#endpoints = endpoints;
-    this.#services = services;
-    this.#sessions = sessions;
-    this.#status = status;
-    this.#log = log;
-    this.#clock = clock;
-    this.#timers = timers;
-    this.#stratum = stratum;
+  constructor(parts: ServerParts) {
+    this.#parts = parts;
+  }
+
+  get addresses(): readonly SocketAddress[] {
+    return this.#parts.endpoints.map(({ address }) => address);
+  }
+
+  get httpAddresses(): readonly SocketAddress[] {
+    return this.#parts.status?.addresses ?? [];
+  }
+
+  renew(certificate: Certificate): void {
+    this.#parts.renew(certificate);
+    this.#parts.log.emit({ event: "renewed" });
   }
 
   start(): void {
     this.#tick();
-    for (const service of this.#services) service.start();
-    for (const { transport, address, stamped } of this.#endpoints) {
+    for (const service of this.#parts.services) service.start();
+    for (const { transport, address, stamped } of this.#parts.endpoints) {
       const timestamps = stamped ? "kernel" : "user";
       const where = { transport, address: formatAddress(address) };
-      this.#log.emit({ event: "listening", ...where, timestamps });
+      this.#parts.log.emit({ event: "listening", ...where, timestamps });
     }
     for (const address of this.httpAddresses) {
-      this.#log.emit({ event: "listening", transport: "http", address: formatAddress(address) });
+      this.#parts.log.emit({
+        event: "listening",
+        transport: "http",
+        address: formatAddress(address),
+      });
     }
   }
 
   get counters(): ServerCounters {
-    const { connections, tcp, udp } = this.#sessions.counters.totals;
+    const { connections, tcp, udp } = this.#parts.sessions.counters.totals;
     const refusals = REFUSALS.map((reason) =>
       [reason, tcp.refusals[reason] + udp.refusals[reason]] as const
     );
@@ -165,32 +159,29 @@ export class ServiceGroup implements Server {
   }
 
   async #stop(): Promise<void> {
-    this.#sessions.stopping = true;
+    const { sessions, services, status, log } = this.#parts;
+    sessions.stopping = true;
     this.#cancelTick();
-    this.#status?.stop();
-    await Promise.all(this.#services.map((service) => service.stop()));
-    this.#log.report(this.#sessions.counters.increases());
+    status?.stop();
+    await Promise.all(services.map((service) => service.stop()));
+    log.report(sessions.counters.increases());
     const { connections, replies } = this.counters;
-    this.#log.emit({ event: "stopped", connections, replies });
+    log.emit({ event: "stopped", connections, replies });
   }
 
   /** Does once a second what would take too long for every request. */
   #tick(): void {
-    const { admission, counters, now } = this.#sessions;
-    const realtime = now();
-    const { precision } = this.#clock;
-    const template = replyTemplate(this.#clock.state(), precision, realtime, this.#stratum);
-    this.#sessions.template = template;
-    admission.forget(realtime);
-    const troubles = this.#services.map((service) => service.tick()).filter((each) =>
-      each !== null
-    );
-    this.#log.report(counters.increases());
-    for (const trouble of troubles) this.#log.emit(trouble);
-    if (this.#status !== null) {
-      const [trouble] = troubles;
-      this.#status.trouble = trouble ? `${TROUBLES[trouble.event]}: ${trouble.error}` : null;
+    const { sessions, services, status, log, clock, timers, stratum } = this.#parts;
+    const realtime = sessions.now();
+    sessions.template = replyTemplate(clock.state(), clock.precision, realtime, stratum);
+    sessions.admission.forget(realtime);
+    const troubles = services.map((service) => service.tick()).filter((each) => each !== null);
+    log.report(sessions.counters.increases());
+    for (const trouble of troubles) log.emit(trouble);
+    const [trouble] = troubles;
+    if (status !== null) {
+      status.trouble = trouble ? `${TROUBLES[trouble.event]}: ${trouble.error}` : null;
     }
-    this.#cancelTick = this.#timers.after(TICK_SECONDS, () => this.#tick());
+    this.#cancelTick = timers.after(TICK_SECONDS, () => this.#tick());
   }
 }

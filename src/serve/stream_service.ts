@@ -23,8 +23,8 @@ export class StreamService implements Service {
   readonly #timers: Timers;
   readonly #idleTimeout: number;
   readonly #queue = new FairQueue();
-  readonly #conversations = new Set<Conversation>();
-  /** Accept loops and conversations that have not ended. */
+  readonly #connections = new Set<ServedConnection>();
+  /** Accept loops and connections that have not ended. */
   #running = 0;
   readonly #ended = Promise.withResolvers<void>();
   readonly #stopping = Promise.withResolvers<void>();
@@ -51,7 +51,7 @@ export class StreamService implements Service {
   }
 
   tick(): Trouble | null {
-    for (const conversation of this.#conversations) conversation.checkTimeouts(this.#idleTimeout);
+    for (const served of this.#connections) served.checkTimeouts(this.#idleTimeout);
     const trouble = this.#trouble;
     this.#trouble = null; // A lasting error recurs before the next tick.
     return trouble;
@@ -62,10 +62,10 @@ export class StreamService implements Service {
     for (const listener of this.#listeners) listener.close();
     if (this.#running === 0) return;
     // Between two requests nothing is in flight.
-    for (const conversation of this.#conversations) if (conversation.idle) conversation.close();
+    for (const served of this.#connections) if (served.idle) served.close();
     const grace = Promise.withResolvers<void>();
     const cancel = this.#timers.after(GRACE_SECONDS, () => {
-      for (const conversation of this.#conversations) conversation.close();
+      for (const served of this.#connections) served.close();
       // A pending write may outlive its connection: do not wait for it.
       grace.resolve();
     });
@@ -91,7 +91,7 @@ export class StreamService implements Service {
         if (sessions.stopping) return connection.close();
         const client = sessions.admit(connection.remote.hostname);
         if (client === null) connection.close();
-        else this.#converse(connection, client, listener.transport === "tls");
+        else this.#serve(connection, client, listener.transport === "tls");
       } catch (error) {
         if (isLost(error)) {
           sessions.counters.refuse("tcp", "reset");
@@ -107,14 +107,14 @@ export class StreamService implements Service {
     }
   }
 
-  #converse(connection: Connection, client: Client, secure: boolean): void {
-    const conversation = new Conversation(connection, client, this.#sessions, this.#queue, () => {
-      this.#conversations.delete(conversation);
+  #serve(connection: Connection, client: Client, secure: boolean): void {
+    const served = new ServedConnection(connection, client, this.#sessions, this.#queue, () => {
+      this.#connections.delete(served);
       this.#end();
     });
-    this.#conversations.add(conversation);
+    this.#connections.add(served);
     this.#running++;
-    conversation.start(secure);
+    served.start(secure);
   }
 }
 
@@ -122,7 +122,7 @@ export class StreamService implements Service {
  * Carries one session. There may be ten thousand, so callbacks replace async
  * functions, which saves 1 kB each.
  */
-class Conversation {
+class ServedConnection {
   readonly #connection: Connection;
   readonly #session: Session;
   readonly #sessions: SessionContext;
@@ -157,7 +157,7 @@ class Conversation {
     return this.#session.empty && this.#writer.writing === null && !this.#handshaking;
   }
 
-  /** Ends the conversation by failing its pending reads and writes. */
+  /** Ends it by failing its pending reads and writes. */
   close(): void {
     this.#connection.close(this.#writer.writing !== null);
   }

@@ -7,7 +7,7 @@
 
 import type { Clock, Timers } from "../../src/clock/clock.ts";
 import { WOULD_BLOCK } from "../../src/net/linux/message.ts";
-import { type Accepted, NoRoom, type StreamSockets } from "../../src/net/linux/streams.ts";
+import { type Accepted, NoRoom, type StreamSockets } from "../../src/net/linux/stream_sockets.ts";
 import type { Connection, Listener } from "../../src/net/network.ts";
 import { Counters, type Refusal } from "../../src/serve/counters.ts";
 import { EpollStreams } from "../../src/serve/epoll_streams.ts";

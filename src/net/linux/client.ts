@@ -8,10 +8,10 @@
 import { type Clock, type CrossTimestamp, crossTimestamp } from "../../clock/clock.ts";
 import type { SocketAddress } from "../address.ts";
 import { connectionDescriptor, descriptorOf } from "../descriptors.ts";
-import { DatagramSocket } from "./datagrams.ts";
+import { DatagramSocket } from "./datagram_sockets.ts";
 import { enableTimestamps } from "./sockets.ts";
 import type { Libc } from "../../libc/libc.ts";
-import { StreamSocket } from "./streams.ts";
+import { StreamSocket } from "./stream_sockets.ts";
 import type { Arrival, Connection, DatagramPort } from "../network.ts";
 import { openSocket } from "../deno/datagrams.ts";
 
