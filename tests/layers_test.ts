@@ -26,7 +26,9 @@ const layerOf = (file: string) => LAYERS.indexOf(/^(?:src\/)?(\w+)/.exec(file)![
 
 /** What a file imports, or may import later. */
 function importsOf(file: string): string[] {
-  const specifiers = Deno.readTextFileSync(file).matchAll(/(?:from|import\() ?"(\.[^"]+\.ts)"/g);
+  const specifiers = Deno.readTextFileSync(file).matchAll(
+    /(?:from|import)\s*\(?\s*"(\.[^"]+\.[tj]s)"/g,
+  );
   return [...specifiers].map(([, specifier]) =>
     new URL(specifier!, `file:///${file}`).pathname.slice(1)
   );

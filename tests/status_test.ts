@@ -330,6 +330,58 @@ describe("exposition()", () => {
   });
 });
 
+Deno.test("HTTP gives one response in a turn of the event loop, however many are asked for", async () => {
+  const turns: number[] = [0];
+  let counting = true;
+  const turn = () => {
+    turns.push(0);
+    if (counting) setImmediate(turn);
+  };
+  const asked = 20;
+  const requests = Array.from({ length: 5 }, () => {
+    const bytes = bytesOf(GET.repeat(asked));
+    let at = 0;
+    let closed = () => {};
+    const connection: Connection = {
+      remote: { hostname: "127.0.0.1", port: 1 },
+      read: async (into) => {
+        const piece = bytes.subarray(at, at += Math.min(into.length, bytes.length - at));
+        into.set(piece);
+        return piece.length > 0 ? await Promise.resolve(piece.length) : null;
+      },
+      write: (bytes) => Promise.resolve(bytes.length),
+      close: () => closed(),
+    };
+    return { connection, over: new Promise<void>((resolve) => closed = resolve) };
+  });
+  const coming = requests.map(({ connection }) => connection);
+  const { promise: ended, resolve: end } = Promise.withResolvers<null>();
+  const listener: Listener = {
+    transport: "tcp",
+    address: { hostname: "127.0.0.1", port: 1 },
+    accept: () => coming.length > 0 ? Promise.resolve(coming.shift()!) : ended,
+    close: () => end(null),
+  };
+  const timers: Timers = { after: () => () => {} };
+  setImmediate(turn);
+  const server = new HttpServer([listener], {
+    admission: new Admission({ rate: 0 }),
+    realtime: () => 0n,
+    timers,
+    names: new Set(["localhost"]),
+    respond: () => {
+      turns[turns.length - 1]!++;
+      return { status: 200, type: "text/plain", body: "" };
+    },
+  });
+  await Promise.all(requests.map(({ over }) => over));
+  counting = false;
+  server.close();
+  assertEquals(turns.reduce((a, b) => a + b), requests.length * asked);
+  // Two may fall between two of the test's own turns.
+  assert(Math.max(...turns) <= 2, `${turns}`);
+});
+
 describe("Site", () => {
   const make = () => {
     const world = new World(1);

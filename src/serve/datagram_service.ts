@@ -26,8 +26,8 @@ export class DatagramService implements Service {
     this.#running = this.#run();
   }
 
-  tick(): null {
-    return null;
+  tick(): [] {
+    return [];
   }
 
   async stop(): Promise<void> {

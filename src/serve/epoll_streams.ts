@@ -98,8 +98,7 @@ export class EpollStreams {
   stop(): void {
     for (const listener of this.#listeners) this.#sockets.removeListener(listener);
     this.#listeners.clear();
-    for (const cancel of this.#paused.values()) cancel();
-    this.#paused.clear();
+    this.#forgetPaused();
     for (const stream of this.#opened()) if (stream.idle) this.#close(stream);
     this.#cancelGrace = this.#timers.after(GRACE_SECONDS, () => this.close());
   }
@@ -107,7 +106,13 @@ export class EpollStreams {
   /** Closes all connections. */
   close(): void {
     this.#cancelGrace();
+    this.#forgetPaused();
     for (const stream of this.#opened()) this.#close(stream);
+  }
+
+  #forgetPaused(): void {
+    for (const cancel of this.#paused.values()) cancel();
+    this.#paused.clear();
   }
 
   *#opened(): Generator<Stream> {

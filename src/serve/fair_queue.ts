@@ -16,6 +16,12 @@ export class FairQueue {
   #head = 0;
   #taken = 0;
   #turning = false;
+  readonly #perTurn: number;
+
+  /** @param perTurn How many may proceed in one turn. Default 32. */
+  constructor(perTurn: number = PER_TURN) {
+    this.#perTurn = perTurn;
+  }
 
   /** @returns `null` to proceed at once; else a promise to wait for. */
   take(): Promise<void> | null {
@@ -23,7 +29,7 @@ export class FairQueue {
       this.#turning = true;
       setImmediate(this.#turn);
     }
-    if (this.#taken < PER_TURN) {
+    if (this.#taken < this.#perTurn) {
       this.#taken++;
       return null;
     }
@@ -31,7 +37,7 @@ export class FairQueue {
   }
 
   readonly #turn = (): void => {
-    const end = Math.min(this.#head + PER_TURN, this.#queue.length);
+    const end = Math.min(this.#head + this.#perTurn, this.#queue.length);
     this.#taken = end - this.#head;
     this.#turning = this.#taken > 0;
     if (this.#turning) setImmediate(this.#turn);

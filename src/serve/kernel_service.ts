@@ -89,10 +89,10 @@ export class KernelService implements Service {
     this.#ended = this.#run();
   }
 
-  tick(): Trouble | null {
-    const trouble = this.#streams.tick() ?? this.#trouble;
+  tick(): readonly Trouble[] {
+    const troubles = [this.#streams.tick(), this.#trouble].filter((each) => each !== null);
     if (this.#paused.size === 0 && !this.#closed) this.#trouble = null;
-    return trouble;
+    return troubles;
   }
 
   async stop(): Promise<void> {

@@ -54,7 +54,7 @@ export interface Trouble {
 export interface Service {
   start(): void;
   /** Called once a second. @returns What has kept it from answering since the last call. */
-  tick(): Trouble | null;
+  tick(): readonly Trouble[];
   /** Stops accepting and finishes pending replies. @returns Resolves when everything is closed. */
   stop(): Promise<void>;
 }
@@ -175,7 +175,7 @@ export class ServiceGroup implements Server {
     const realtime = sessions.now();
     sessions.template = replyTemplate(clock.state(), clock.precision, realtime, stratum);
     sessions.admission.forget(realtime);
-    const troubles = services.map((service) => service.tick()).filter((each) => each !== null);
+    const troubles = services.flatMap((service) => service.tick());
     log.report(sessions.counters.increases());
     for (const trouble of troubles) log.emit(trouble);
     const [trouble] = troubles;

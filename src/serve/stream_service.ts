@@ -22,7 +22,7 @@ export class StreamService implements Service {
   readonly #sessions: SessionContext;
   readonly #timers: Timers;
   readonly #idleTimeout: number;
-  readonly #queue = new FairQueue();
+  readonly #shared: Shared;
   readonly #connections = new Set<ServedConnection>();
   /** Accept loops and connections that have not ended. */
   #running = 0;
@@ -39,6 +39,11 @@ export class StreamService implements Service {
   ) {
     this.#listeners = listeners;
     this.#sessions = sessions;
+    const onEnd = (served: ServedConnection) => {
+      this.#connections.delete(served);
+      this.#end();
+    };
+    this.#shared = { sessions, queue: new FairQueue(), onEnd };
     this.#timers = timers;
     this.#idleTimeout = idleTimeout;
   }
@@ -50,11 +55,11 @@ export class StreamService implements Service {
     }
   }
 
-  tick(): Trouble | null {
+  tick(): readonly Trouble[] {
     for (const served of this.#connections) served.checkTimeouts(this.#idleTimeout);
     const trouble = this.#trouble;
     this.#trouble = null; // A lasting error recurs before the next tick.
-    return trouble;
+    return trouble === null ? [] : [trouble];
   }
 
   async stop(): Promise<void> {
@@ -108,14 +113,18 @@ export class StreamService implements Service {
   }
 
   #serve(connection: Connection, client: Client, secure: boolean): void {
-    const served = new ServedConnection(connection, client, this.#sessions, this.#queue, () => {
-      this.#connections.delete(served);
-      this.#end();
-    });
+    const served = new ServedConnection(connection, client, this.#shared);
     this.#connections.add(served);
     this.#running++;
     served.start(secure);
   }
+}
+
+/** What all connections share. */
+interface Shared {
+  readonly sessions: SessionContext;
+  readonly queue: FairQueue;
+  readonly onEnd: (served: ServedConnection) => void;
 }
 
 /**
@@ -125,9 +134,7 @@ export class StreamService implements Service {
 class ServedConnection {
   readonly #connection: Connection;
   readonly #session: Session;
-  readonly #sessions: SessionContext;
-  readonly #queue: FairQueue;
-  readonly #onEnd: () => void;
+  readonly #shared: Shared;
   readonly #writer: MessageWriter;
   readonly #reply = new Uint8Array(PACKET_SIZE);
   /** The buffer of the pending read. */
@@ -136,19 +143,11 @@ class ServedConnection {
   /** T2 of the last whole message. */
   #arrived = 0n;
 
-  constructor(
-    connection: Connection,
-    client: Client,
-    sessions: SessionContext,
-    queue: FairQueue,
-    onEnd: () => void,
-  ) {
+  constructor(connection: Connection, client: Client, shared: Shared) {
     this.#connection = connection;
-    this.#session = new Session(sessions);
+    this.#session = new Session(shared.sessions);
     this.#session.begin(client);
-    this.#sessions = sessions;
-    this.#queue = queue;
-    this.#onEnd = onEnd;
+    this.#shared = shared;
     this.#writer = new MessageWriter(connection, this.#reply);
   }
 
@@ -189,7 +188,7 @@ class ServedConnection {
   }
 
   readonly #read = (): void => {
-    if (this.#sessions.stopping) {
+    if (this.#shared.sessions.stopping) {
       Promise.resolve(false).then(this.#end); // A reply may be about to leave: let it go first.
       return;
     }
@@ -199,7 +198,7 @@ class ServedConnection {
   };
 
   readonly #onBytes = (count: number | null): void => {
-    this.#arrived = this.#sessions.now();
+    this.#arrived = this.#shared.sessions.now();
     const taken = count === null ? "refused" : this.#session.take(this.#into, count);
     if (taken === "refused") this.#end(false);
     else if (taken === "more") this.#read();
@@ -226,7 +225,7 @@ class ServedConnection {
     session.answer(this.#arrived, reply);
     const isLast = session.refusal !== null;
     // The next read is posted before this reply is stamped, so that only the write follows T3.
-    const wait = isLast ? null : this.#queue.take();
+    const wait = isLast ? null : this.#shared.queue.take();
     if (wait !== null) wait.then(this.#read);
     else if (!isLast) this.#read();
     session.stamp(reply);
@@ -239,6 +238,6 @@ class ServedConnection {
     await this.#writer.writing;
     this.close();
     this.#session.end(broken || this.#writer.error !== undefined);
-    this.#onEnd();
+    this.#shared.onEnd(this);
   };
 }

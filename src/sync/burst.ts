@@ -103,8 +103,8 @@ class Burst {
     const { transport } = options.server;
     this.#options = options;
     this.#pacing = PACING[transport];
-    const Conversation = transport === "ntp" ? DatagramConversation : StreamConversation;
-    this.conversation = new Conversation(options);
+    const Way = transport === "ntp" ? DatagramConversation : StreamConversation;
+    this.conversation = new Way(options);
     this.#start = crossTimestamp(options.environment.clock);
   }
 

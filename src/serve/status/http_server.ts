@@ -19,6 +19,7 @@ import {
 import type { Connection, Listener } from "../../net/network.ts";
 import { isLost } from "../../net/errors.ts";
 import type { Admission, Client } from "../admission.ts";
+import { FairQueue } from "../fair_queue.ts";
 import { IdleMonitor } from "../idle_monitor.ts";
 import { ACCEPT_PAUSE_SECONDS } from "../lifecycle.ts";
 
@@ -67,6 +68,8 @@ export class HttpServer {
   readonly #context: HttpContext;
   readonly #listeners: readonly Listener[];
   /** In the order of their last response or, without one, of arrival; bytes do not count. */
+  /** One response in a turn of the event loop: the time is told by the same thread. */
+  readonly #queue = new FairQueue(1);
   readonly #conversations = new Set<HttpConversation>();
   #closed = false;
   #cancelTick = () => {};
@@ -115,7 +118,7 @@ export class HttpServer {
   }
 
   async #converse(connection: Connection, client: Client): Promise<void> {
-    const conversation = new HttpConversation(connection, client, this.#context);
+    const conversation = new HttpConversation(connection, client, this.#context, this.#queue);
     this.#conversations.add(conversation);
     this.#makeRoom(client);
     while (await conversation.exchange() && this.#conversations.delete(conversation)) {
@@ -148,12 +151,14 @@ class HttpConversation extends IdleMonitor {
   readonly #connection: Connection;
   readonly #context: HttpContext;
   readonly #reader: HeadReader;
+  readonly #queue: FairQueue;
   /** Whether a response is being written, or bytes after the last request are being discarded. */
   #busy = false;
   #writing = false;
 
-  constructor(connection: Connection, client: Client, context: HttpContext) {
+  constructor(connection: Connection, client: Client, context: HttpContext, queue: FairQueue) {
     super();
+    this.#queue = queue;
     this.client = client;
     this.#connection = connection;
     this.#context = context;
@@ -180,6 +185,7 @@ class HttpConversation extends IdleMonitor {
   async #exchange(): Promise<boolean> {
     const head = await this.#reader.read();
     if (head === null) return false;
+    await this.#queue.take();
     const { arrived } = this.#reader;
     const request = typeof head === "string" ? parseHead(head) : null;
     const response = !this.#context.admission.request(this.client, arrived)
