@@ -22,7 +22,7 @@ export const RUNTIME_FLAGS: readonly string[] = [
   "--no-prompt",
   "--allow-net",
   "--allow-read", // Given up at once unless a certificate is named.
-  "--allow-env=DENO_TLS_CA_STORE,TERM",
+  "--allow-env=DENO_TLS_CA_STORE,TERM,NOTIFY_SOCKET,WATCHDOG_PID,WATCHDOG_USEC",
   `--allow-ffi=${LIBC_PATHS.join(",")}`,
   // Half the memory under load, and no less speed that could be measured.
   "--v8-flags=--max-semi-space-size=4,--heap-growing-percent=10",

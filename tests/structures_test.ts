@@ -11,6 +11,7 @@ const HEADERS = "#define _GNU_SOURCE\n" +
     "sys/epoll.h",
     "sys/socket.h",
     "sys/timex.h",
+    "sys/un.h",
     "time.h",
   ]
     .map((name) => `#include <${name}>\n`).join("");

@@ -7,6 +7,7 @@
 import type { Certificate, Refusal, Server, ServerEvent } from "../mod.ts";
 import { serve } from "../serve/server.ts";
 import type { ServeArguments } from "./args.ts";
+import { serviceManager } from "./environment.ts";
 import { mayReadFiles, readFile } from "./files.ts";
 import { EXIT } from "./flags.ts";
 
@@ -33,14 +34,18 @@ export async function runServe({ log, options, tls }: ServeArguments): Promise<n
   // closing terminal sends it to end what was started there by hand.
   const hangsUp = tls === undefined && Deno.stdin.isTerminal();
   if (!hangsUp) Deno.addSignalListener("SIGHUP", renew);
+  const manager = await serviceManager((error) => tell({ event: "notification-failed", error }));
   try {
     const starting = serve({ ...options, tls: certificate(), onEvent: tell });
     server = await Promise.race([starting, signalled]) ?? undefined;
     if (server === undefined) return EXIT.ok; // A name was still being looked up.
+    manager?.ready();
     await signalled;
+    manager?.stopping();
     await server.stop();
     return EXIT.ok;
   } finally {
+    manager?.stopping();
     for (const signal of signals) Deno.removeSignalListener(signal, resolve);
     if (!hangsUp) Deno.removeSignalListener("SIGHUP", renew);
     await lines.end();
@@ -104,6 +109,7 @@ class Log {
 type CommandEvent =
   | { readonly event: "renewal-failed"; readonly error: string }
   | { readonly event: "nothing-to-renew" }
+  | { readonly event: "notification-failed"; readonly error: string }
   | { readonly event: "lines-lost"; readonly count: number };
 
 type LogEvent = ServerEvent | CommandEvent;
@@ -131,6 +137,8 @@ export function logLine(event: LogEvent): string {
       return `${event.error}; keeping the old certificate`;
     case "nothing-to-renew":
       return "SIGHUP ignored: without --tls-cert there is nothing to read again";
+    case "notification-failed":
+      return event.error;
     case "lines-lost":
       return `${event.count} log lines lost here: nobody was reading them`;
     case "stopped":

@@ -9,6 +9,7 @@ import { setColorEnabled } from "@std/fmt/colors";
 import type { Corrector, Update } from "../mod.ts";
 import { Watch } from "../sync/watch.ts";
 import type { SyncArguments } from "./args.ts";
+import { serviceManager } from "./environment.ts";
 import { EXIT } from "./flags.ts";
 import { Journal } from "./journal.ts";
 import { MAX_HISTORY, panel } from "./panel.ts";
@@ -56,6 +57,7 @@ export async function runWatch(
     }
   };
   let last: Update | null = null;
+  const manager = await serviceManager((sentence) => console.error(`tsync: ${sentence}`));
   try {
     if (screen !== null) Deno.addSignalListener("SIGTSTP", onStop);
     screen?.begin();
@@ -80,12 +82,16 @@ export async function runWatch(
       if (isUnknown || isRefused) return EXIT.failure;
       for (const note of screen === null && !quiet ? notes : []) console.error(`tsync: ${note}`);
       const sentence = tooLarge(worst, maxOffset);
-      if (sentence === null) continue;
+      if (sentence === null) {
+        if (fix.synchronised) manager?.ready();
+        continue;
+      }
       screen?.end();
       console.error(sentence);
       return EXIT.offsetTooLarge;
     }
   } finally {
+    manager?.stopping();
     screen?.end();
     for (const signal of signals) Deno.removeSignalListener(signal, onSignal);
     Deno.removeSignalListener("SIGTSTP", onStop);

@@ -1,7 +1,7 @@
 /**
  * Names, sizes, offsets and values from sys/socket.h, netinet/in.h,
- * netinet/tcp.h, sys/epoll.h, bits/types/struct_*.h and errno.h on 64-bit
- * Linux. All but one are the same on x86-64 and arm64. A test checks them
+ * netinet/tcp.h, sys/un.h, sys/epoll.h, bits/types/struct_*.h and errno.h on
+ * 64-bit Linux. All but one are the same on x86-64 and arm64. A test checks them
  * against a C compiler.
  *
  * @module
@@ -34,6 +34,8 @@ export const sockaddr_in6 = {
   sin6_scope_id: 24,
 } as const;
 
+export const sockaddr_un = { size: 110, sun_path: 2 } as const;
+
 /** Packed on x86-64. */
 export const EPOLL_EVENT = {
   x86_64: { size: 12, events: 0, data: 4 },
@@ -50,6 +52,7 @@ export const in_pktinfo = { size: 12, ipi_ifindex: 0 } as const;
 
 export const in6_pktinfo = { size: 20, ipi6_ifindex: 16 } as const;
 
+export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 export const SOCK_DGRAM = 2;
@@ -84,6 +87,7 @@ export const EAGAIN = 11;
 export const ENOMEM = 12;
 export const EEXIST = 17;
 export const EINVAL = 22;
+export const ENAMETOOLONG = 36;
 export const EPROTO = 71;
 export const ECONNABORTED = 103;
 export const ECONNRESET = 104;
