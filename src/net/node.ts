@@ -12,15 +12,8 @@ export function dns(): typeof import("node:dns/promises") {
   return process.getBuiltinModule("node:dns/promises");
 }
 
-/** What a process has used. */
-export interface ProcessUsage {
-  readonly cpuSeconds: number;
-  /** Bytes in RAM. */
-  readonly residentMemory: number;
-}
-
-/** What this process has used so far. */
-export function processUsage(): ProcessUsage {
+/** What this process has used so far: processor time, and bytes in RAM. */
+export function processUsage(): { cpuSeconds: number; residentMemory: number } {
   const { user, system } = process.cpuUsage();
   return { cpuSeconds: (user + system) / 1e6, residentMemory: Deno.memoryUsage().rss };
 }

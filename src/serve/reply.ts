@@ -17,7 +17,7 @@ import {
 } from "../ntp/packet.ts";
 import { toTimestamp, writeTimestamp } from "../ntp/timestamp.ts";
 import { refuseRequest, type RequestRefusal } from "../ntp/validation.ts";
-import type { Admission, Client } from "./admission.ts";
+import type { Admission } from "./admission.ts";
 
 /** Stratum of a server whose own clock is the reference, as in chronyd's `local` mode. */
 const LOCAL_STRATUM = 10;
@@ -105,30 +105,6 @@ export function kiss(reply: Uint8Array, code: string): void {
 /** Writes T3 into a reply. Send it at once. */
 export function stampTransmit(reply: Uint8Array, instant: bigint): void {
   writeTimestamp(reply, OFFSET.transmit, instant);
-}
-
-/**
- * Writes the reply to a request on a connection, but for T3: the time, or a
- * kiss-o'-death if the client asks too often.
- *
- * @param request 48 bytes that `refuseRequest` accepts.
- * @param template Made by `replyTemplate`.
- * @param received T2, nanoseconds since the Unix epoch.
- * @param reply 48 bytes to write to.
- * @returns Why this reply must be the last; `null` if it need not be.
- */
-export function answerMessage(
-  admission: Admission,
-  client: Client,
-  request: Uint8Array,
-  template: Uint8Array,
-  received: bigint,
-  reply: Uint8Array,
-): "rate" | null {
-  respond(request, reply, template, received);
-  if (admission.request(client, received)) return null;
-  kiss(reply, "RATE");
-  return "rate";
 }
 
 /** Why a datagram is not answered with the time. */

@@ -113,15 +113,16 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   const timers = options.timers ?? systemTimers;
   const sockets = await openSockets(options, network, timestampsFor(options.timestamps, clock));
   const { endpoints } = sockets;
-  const sessions = new SessionContext(admission, new Counters(), () => clock.realtime());
-  const streams = new StreamService(sockets.listeners, sessions, timers, idleTimeout);
+  const now = () => clock.realtime();
+  const sessions = new SessionContext(admission, new Counters(), now, idleTimeout);
+  const streams = new StreamService(sockets.listeners, sessions, timers);
   const services: Service[] = [
     streams,
     ...sockets.datagrams.map((listener) => new DatagramService(listener, sessions)),
   ];
   try {
     if (sockets.stamped.length > 0) {
-      services.push(new KernelService(sockets.stamped, sessions, clock, timers, idleTimeout));
+      services.push(new KernelService(sockets.stamped, sessions, clock, timers));
     }
   } catch (error) {
     sockets.close();

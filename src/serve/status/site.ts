@@ -8,7 +8,7 @@
 import type { Endpoint } from "../lifecycle.ts";
 import { formatAddress } from "../../net/address.ts";
 import config from "../../../deno.json" with { type: "json" };
-import type { ProcessUsage } from "../../net/node.ts";
+import { processUsage } from "../../net/node.ts";
 import type { Clock } from "../../clock/clock.ts";
 import type { HttpResponse } from "./http_message.ts";
 import {
@@ -35,6 +35,8 @@ import { PAGE, PAGE_HEADERS } from "./page.ts";
 
 /** The server that a site describes. */
 export interface SiteOptions {
+  readonly counters: Counters;
+  readonly clock: Clock;
   readonly endpoints: readonly Endpoint[];
   /** The stratum to announce. Default: 2 or 10, by the clock state. */
   readonly stratum: number | undefined;
@@ -54,21 +56,14 @@ export class Site {
   readonly #counters: Counters;
   readonly #options: SiteOptions;
   readonly #clock: Clock;
-  readonly #process: () => ProcessUsage;
   readonly #history = new History(REFUSED + REFUSALS.length);
   /** The history as JSON, made once per sample. */
   #historyText = "";
 
-  constructor(
-    counters: Counters,
-    options: SiteOptions,
-    clock: Clock,
-    process: () => ProcessUsage,
-  ) {
-    this.#counters = counters;
+  constructor(options: SiteOptions) {
+    this.#counters = options.counters;
     this.#options = options;
-    this.#clock = clock;
-    this.#process = process;
+    this.#clock = options.clock;
     this.sample();
   }
 
@@ -163,7 +158,7 @@ export class Site {
     const state = this.#clock.state();
     const kernel = (valueOf: (known: NonNullable<typeof state>) => number): Sample[] =>
       state === null ? [] : [{ value: valueOf(state) }];
-    const { cpuSeconds, residentMemory } = this.#process();
+    const { cpuSeconds, residentMemory } = processUsage();
     const seconds = (count: number) => count / 1e9;
     return [
       gauge("tsync_build_info", "Always 1; the labels give the version and the build target.", [{
