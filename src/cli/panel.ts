@@ -14,6 +14,7 @@ import {
   formatFrequency,
   formatInstant,
   formatOffset,
+  formatSigned,
   NEWS,
   serverLine,
   sparkline,
@@ -104,8 +105,4 @@ export function panel(state: PanelState, columns: number): string[] {
 function fitted(text: string, space: number): string {
   if (text.length <= space) return text;
   return space < 1 ? "" : `${text.slice(0, space - 1)}…`;
-}
-
-function formatSigned(seconds: number): string {
-  return `${seconds < 0 ? "-" : "+"}${formatDuration(Math.abs(seconds))}`;
 }

@@ -36,6 +36,11 @@ export function formatDuration(seconds: number): string {
   return rounded(seconds, 3, Math.round);
 }
 
+/** `-41.2 ms`: the same, always with a sign. */
+export function formatSigned(seconds: number): string {
+  return `${seconds < 0 ? "-" : "+"}${formatDuration(Math.abs(seconds))}`;
+}
+
 /** `± 27 µs`: a bound, rounded up. */
 export function formatBound(seconds: number): string {
   return `± ${rounded(seconds, 2, Math.ceil)}`;
@@ -238,7 +243,7 @@ export function describeFailure(fix: Fix): string[] {
 
 /** What was done to the system clock, or why nothing was. */
 export function describeCorrection({ action, offset }: Correction): string {
-  const by = `${offset < 0 ? "-" : "+"}${formatDuration(Math.abs(offset))}`;
+  const by = formatSigned(offset);
   switch (action) {
     case "none":
       return "the system clock is left alone: no difference can be seen";

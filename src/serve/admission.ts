@@ -5,7 +5,7 @@
  * @module
  */
 
-import { ipVersion } from "../net/address.ts";
+import { expand, ipVersion } from "../net/address.ts";
 import { net } from "../net/node.ts";
 import { SECOND } from "../ntp/timestamp.ts";
 
@@ -300,15 +300,8 @@ const SINGLE = /^(?:fe[89ab][0-9a-f]|64:ff9b):/i;
 export function accountOf(address: string): string {
   if (!address.includes(":")) return address;
   if (address.includes(".")) return unmapped(address);
-  const groups = address.includes("::") ? expand(address) : address;
+  const groups = expand(address);
   return SINGLE.test(groups) ? groups : groups.split(":", 4).join(":");
-}
-
-/** Writes out the groups that `::` stands for. */
-function expand(address: string): string {
-  const missing = 9 - address.split(":").length;
-  const [head, tail] = address.split("::");
-  return `${head || "0"}:${"0:".repeat(missing)}${tail || "0"}`;
 }
 
 /**
