@@ -21,7 +21,6 @@ import {
   verdict,
 } from "./report.ts";
 
-/** What the panel shows. */
 export interface PanelState {
   /** The last poll; `null` before the first. */
   readonly update: Update | null;

@@ -185,7 +185,7 @@ export function describeFix(fix: Fix): string {
     rows.push(["local time", formatInstant(fix.localTime)]);
     rows.push([
       fix.servers.length === 1 ? "server time" : "true time",
-      formatInstant(correctedTime(fix.localTime, fix.offset)),
+      formatInstant(fix.localTime + nanoseconds(fix.offset)),
     ]);
   }
   return rows.map(([label, text]) => `${dim(label.padEnd(12))}${text}`.trimEnd()).join("\n");
@@ -297,9 +297,8 @@ export function updateToJson(update: Update): string {
 }
 
 function fixMembers(fix: Fix) {
-  const time = fix.offset === null ? fix.localTime : correctedTime(fix.localTime, fix.offset);
   return {
-    time: formatTimestamp(time),
+    time: formatTimestamp(fix.localTime + nanoseconds(fix.offset ?? 0)),
     offset: fix.offset,
     error_bound: fix.errorBound,
     delay: fix.delay,
@@ -336,8 +335,4 @@ function encode(value: unknown): string {
     return `{${members.join(",")}}`;
   }
   return JSON.stringify(value);
-}
-
-function correctedTime(localTime: bigint, offset: number): bigint {
-  return localTime + nanoseconds(offset);
 }

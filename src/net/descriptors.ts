@@ -63,7 +63,6 @@ export function connectionDescriptor({ remote, local }: Ends): number | null {
   return null;
 }
 
-/** Both ends of a connection. */
 export interface Ends {
   readonly local: SocketAddress;
   readonly remote: SocketAddress;

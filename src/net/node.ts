@@ -7,7 +7,6 @@
 
 // deno-lint-ignore-file no-process-global -- importing it would take those 4 ms
 
-/** For looking up names. */
 export function dns(): typeof import("node:dns/promises") {
   return process.getBuiltinModule("node:dns/promises");
 }
@@ -18,7 +17,6 @@ export function processUsage(): { cpuSeconds: number; residentMemory: number } {
   return { cpuSeconds: (user + system) / 1e6, residentMemory: Deno.memoryUsage().rss };
 }
 
-/** For IP addresses and prefixes. */
 export function net(): typeof import("node:net") {
   return process.getBuiltinModule("node:net");
 }

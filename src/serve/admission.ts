@@ -123,12 +123,10 @@ export class Admission {
     this.#random = random;
   }
 
-  /** Open connections. */
   get connections(): number {
     return this.#connections;
   }
 
-  /** The number of accounts kept. */
   get accounts(): number {
     return this.#clients.size + this.#left.size + this.#senders.size;
   }
@@ -279,14 +277,14 @@ interface Rule extends Prefix {
 }
 
 /** A range of addresses with the same leading bits. */
-export interface Prefix {
+interface Prefix {
   /** The number of those bits. */
   readonly bits: number;
   readonly matches: (address: string) => boolean;
 }
 
 /** Converts an IPv4-mapped address, as IPv6 sockets report it, to IPv4. @returns Others as they are. */
-export function unmapped(address: string): string {
+function unmapped(address: string): string {
   return /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1] ?? address;
 }
 

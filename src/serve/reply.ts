@@ -90,16 +90,14 @@ export function respond(
 }
 
 /**
- * Turns a reply into a kiss-o'-death (RFC 5905, section 7.4), whose time is not
- * to be used. T3 is still to be written.
- *
- * @param code Four letters, such as `RATE`.
+ * Turns a reply into a kiss-o'-death for who asks too often (RFC 5905, section 7.4), whose time is
+ * not to be used. T3 is still to be written.
  */
-export function kiss(reply: Uint8Array, code: string): void {
+export function kissRate(reply: Uint8Array): void {
   const view = viewOf(reply);
   view.setUint8(0, view.getUint8(0) | LEAP.indexOf("unsynchronised") << 6);
   view.setUint8(1, 0);
-  view.setUint32(OFFSET.referenceId, encodeReferenceId(code));
+  view.setUint32(OFFSET.referenceId, encodeReferenceId("RATE"));
 }
 
 /** Writes T3 into a reply. Send it at once. */
@@ -139,6 +137,6 @@ export function answerDatagram(
   const bytes = reply();
   respond(request, bytes, template, received);
   if (verdict === "answer") return null;
-  kiss(bytes, "RATE");
+  kissRate(bytes);
   return "rate";
 }

@@ -11,7 +11,7 @@ import { refuseRequest } from "../ntp/validation.ts";
 import type { Admission, Client } from "./admission.ts";
 import type { Counters, Refusal } from "./counters.ts";
 import { IdleMonitor } from "./idle_monitor.ts";
-import { kiss, respond, stampTransmit } from "./reply.ts";
+import { kissRate, respond, stampTransmit } from "./reply.ts";
 
 /** What all sessions of a server share. */
 export class SessionContext {
@@ -65,7 +65,6 @@ export class Session extends IdleMonitor {
     this.#sessions = sessions;
   }
 
-  /** Begins a session for an admitted client. */
   begin(client: Client): void {
     this.reset();
     this.client = client;
@@ -125,7 +124,7 @@ export class Session extends IdleMonitor {
     this.#arrived = arrived;
     respond(this.#message, reply, template, arrived);
     this.refusal = admission.request(this.client!, arrived) ? null : "rate";
-    if (this.refusal !== null) kiss(reply, "RATE");
+    if (this.refusal !== null) kissRate(reply);
   }
 
   /** Writes T3 into the reply. Send it at once. */

@@ -87,8 +87,14 @@ export class StreamService implements Service {
         if (connection === null) return;
         if (sessions.stopping) return connection.close();
         const client = sessions.admit(connection.remote.hostname);
-        if (client === null) connection.close();
-        else this.#serve(connection, client, listener.transport === "tls");
+        if (client === null) {
+          connection.close();
+          continue;
+        }
+        const served = new ServedConnection(connection, client, this.#shared);
+        this.#connections.add(served);
+        this.#running++;
+        served.start(listener.transport === "tls");
       } catch (error) {
         if (isLost(error)) {
           sessions.counters.refuse("tcp", "reset");
@@ -102,13 +108,6 @@ export class StreamService implements Service {
         cancel();
       }
     }
-  }
-
-  #serve(connection: Connection, client: Client, secure: boolean): void {
-    const served = new ServedConnection(connection, client, this.#shared);
-    this.#connections.add(served);
-    this.#running++;
-    served.start(secure);
   }
 }
 

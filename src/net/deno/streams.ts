@@ -176,7 +176,6 @@ export class DenoConnection implements Connection {
     else this.release();
   }
 
-  /** Closes Deno's resource. */
   release(): void {
     try {
       this.#stream.close();

@@ -13,7 +13,7 @@ import * as c from "../../libc/structures.ts";
 const RECEIVING = c.MSG_DONTWAIT | c.MSG_TRUNC;
 
 /** Datagrams received by one call. */
-export const BATCH = 64;
+const BATCH = 64;
 
 /** Errors after which the next attempt may succeed. */
 const TRANSIENT: readonly number[] = [c.EAGAIN, c.EINTR, c.ENOBUFS, c.ENOMEM];

@@ -10,7 +10,6 @@ import { Arena, decodeAddress, NAME, Receiver, sendNow } from "./message.ts";
 import { errno, type Libc } from "../../libc/libc.ts";
 import * as c from "../../libc/structures.ts";
 
-/** A connection that was accepted. */
 export interface Accepted {
   readonly fd: number;
   /** The client's IP address. */
@@ -47,7 +46,6 @@ export interface StreamSockets {
    * @throws {NoRoom} if it cannot.
    */
   addListener(listener: number): void;
-  /** Stops waiting for connections to a listener. */
   removeListener(listener: number): void;
   close(fd: number): void;
 }
@@ -60,7 +58,6 @@ export class NoRoom extends Error {
 /** Unread bytes that are discarded before a connection is closed. */
 const MAX_DISCARDED = 1n << 20n;
 
-/** Streams on Linux. */
 export class LinuxStreams implements StreamSockets {
   readonly received: Uint8Array<ArrayBuffer>;
   readonly #libc: Libc;

@@ -49,7 +49,6 @@ const REPLIES = 0;
 const OPEN = 1;
 const REFUSED = 2;
 
-/** Makes the responses. */
 export class Site {
   /** What is wrong with the server: a sentence; `null` if nothing is. */
   trouble: string | null = null;
@@ -80,7 +79,8 @@ export class Site {
   respond(path: string, arrived: bigint): HttpResponse {
     switch (path) {
       case "/time":
-        return this.#time(arrived);
+        // The page's own time exchange: T2 and T3.
+        return json(`{"receive":"${arrived}","transmit":"${this.#clock.realtime()}"}`);
       case "/":
         return { status: 200, type: "text/html", headers: PAGE_HEADERS, body: PAGE };
       case "/status":
@@ -96,11 +96,6 @@ export class Site {
       default:
         return failure(404, "not found: try /, /metrics or /healthz");
     }
-  }
-
-  /** The page's own time exchange: T2 and T3. */
-  #time(received: bigint): HttpResponse {
-    return json(`{"receive":"${received}","transmit":"${this.#clock.realtime()}"}`);
   }
 
   get #uptime(): number {
