@@ -30,7 +30,7 @@ export interface StreamSockets {
   /**
    * Receives at most `most` bytes.
    *
-   * @returns The number of bytes, 0 at the end of the stream; {@linkcode WOULD_BLOCK}, or another
+   * @returns The number of bytes, 0 at the end of the stream; `WOULD_BLOCK`, or another
    * negated error number.
    */
   receive(fd: number, most: number): number;
