@@ -256,7 +256,7 @@ export function describeCorrection({ action, offset }: Correction): string {
         `is off by ${by}; most of them must`;
     case "refused":
       return `the system clock is left alone: it was right before, and ${by} is more than the ` +
-        `${PANIC_THRESHOLD_SECONDS} s that are credible; run without --watch to set it`;
+        `${PANIC_THRESHOLD_SECONDS} s that are credible; starting tsync again sets it`;
   }
 }
 

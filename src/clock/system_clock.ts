@@ -9,33 +9,24 @@
 import { SECOND } from "../ntp/timestamp.ts";
 import type { Clock, ClockState, Timers } from "./clock.ts";
 import { type Libc, LIBC_PATHS, sharedLibc } from "../libc/libc.ts";
-
-/** The same numbers on Linux (linux/time.h) and macOS (time.h). */
-const CLOCK_REALTIME = 0;
-const CLOCK_MONOTONIC_RAW = 4;
-
-/**
- * `struct timex`: where the fields read here are, in words of 64 bits; the same
- * on 64-bit Linux (sys/timex.h, 208 bytes) and macOS (sys/timex.h, 136 bytes).
- */
-const TIMEX = { words: 26, offset: 1, maxError: 3, estError: 4, status: 5 } as const;
-
-/** Bits of `timex.status`, on both systems. */
-const STA_PLL = 0x01;
-const STA_INS = 0x10;
-const STA_DEL = 0x20;
-const STA_UNSYNC = 0x40;
-/** `timex.offset` is in nanoseconds; else in microseconds. */
-const STA_NANO = 0x2000;
+import {
+  CLOCK_MONOTONIC_RAW,
+  CLOCK_REALTIME,
+  frequencyOf,
+  STA_DEL,
+  STA_INS,
+  STA_NANO,
+  STA_PLL,
+  STA_UNSYNC,
+  TIME_ERROR,
+  timex,
+} from "../libc/timex.ts";
 
 /** Microseconds that the kernel adds to `maxerror` each second (MAXFREQ of linux/timex.h). */
 const ERROR_GROWTH_US = 500n;
 
 /** The most that a clock may be wrong for NTP to follow it: MAXDIST, in seconds (RFC 5905, section 7.2). */
 const UNKNOWN_ERROR_SECONDS = 1;
-
-/** `ntp_adjtime`'s result when the clock is not synchronised. */
-const TIME_ERROR = 5;
 
 let shared: Clock | undefined;
 
@@ -99,9 +90,9 @@ function libcClock(libc: Libc): Clock {
 
 /** Only reads: `modes`, the first word, is 0. */
 function readState(libc: Libc): ClockState | null {
-  const timex = new BigInt64Array(TIMEX.words);
-  const state = libc.ntp_adjtime(timex);
-  return state < 0 ? null : decodeTimex(timex, state);
+  const kernel = new BigInt64Array(timex.words);
+  const state = libc.ntp_adjtime(kernel);
+  return state < 0 ? null : decodeTimex(kernel, state);
 }
 
 /**
@@ -109,15 +100,16 @@ function readState(libc: Libc): ClockState | null {
  *
  * @param state The result of `ntp_adjtime`.
  */
-export function decodeTimex(timex: BigInt64Array, state: number): ClockState {
-  const status = Number(timex[TIMEX.status]! & 0xffff_ffffn);
-  const [maxError, estError] = [timex[TIMEX.maxError]!, timex[TIMEX.estError]!];
+export function decodeTimex(kernel: BigInt64Array, state: number): ClockState {
+  const status = Number(kernel[timex.status]! & 0xffff_ffffn);
+  const [maxError, estError] = [kernel[timex.maxerror]!, kernel[timex.esterror]!];
   return {
     synchronised: state !== TIME_ERROR && (status & STA_UNSYNC) === 0,
     leap: status & STA_INS ? "insert" : status & STA_DEL ? "delete" : "none",
     maximumError: maximumError(maxError, estError, status) +
-      Math.abs(Number(timex[TIMEX.offset])) / (status & STA_NANO ? 1e9 : 1e6),
+      Math.abs(Number(kernel[timex.offset])) / (status & STA_NANO ? 1e9 : 1e6),
     estimatedError: Number(estError) / 1e6,
+    frequency: frequencyOf(kernel),
   };
 }
 
