@@ -133,7 +133,7 @@ export function answerDatagram(
   const refusal = refuseRequest(request[0]!);
   if (refusal !== null) return refusal;
   const verdict = admission.datagram(sender, received);
-  if (verdict === "denied" || verdict === "rate") return verdict;
+  if (verdict !== "answer" && verdict !== "kiss") return verdict;
   const bytes = reply();
   respond(request, bytes, template, received);
   if (verdict === "answer") return null;

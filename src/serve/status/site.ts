@@ -18,7 +18,8 @@ import {
   type Refusal,
   REFUSALS,
 } from "../counters.ts";
-import { stratumOf } from "../reply.ts";
+import type { RequestRefusal } from "../../ntp/validation.ts";
+import { type DatagramRefusal, stratumOf } from "../reply.ts";
 import { History, STEP_SECONDS } from "./history.ts";
 import { failure } from "./http_server.ts";
 import {
@@ -243,10 +244,21 @@ export class Site {
 }
 
 /** Refusals of a whole message, as opposed to those of a connection or of other bytes. */
-const MESSAGES = ["version", "mode", "rate"] as const;
+const MESSAGES = keysOf<RequestRefusal | "rate">({ version: 0, mode: 0, rate: 0 });
 
 /** Refusals of a datagram. */
-const DATAGRAMS = [...MESSAGES, "denied", "incomplete"] as const;
+const DATAGRAMS = keysOf<DatagramRefusal>({
+  version: 0,
+  mode: 0,
+  rate: 0,
+  denied: 0,
+  incomplete: 0,
+});
+
+/** All values of a type: a record of one that is not complete does not compile. */
+function keysOf<T extends string>(record: Readonly<Record<T, 0>>): readonly T[] {
+  return Object.keys(record) as T[];
+}
 
 /** The refusals that a transport can have. */
 function reasonsOf(transport: string): readonly Refusal[] {
