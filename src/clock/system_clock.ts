@@ -8,7 +8,7 @@
 
 import { SECOND } from "../ntp/timestamp.ts";
 import type { Clock, ClockState, Timers } from "./clock.ts";
-import { type Libc, LIBC_PATHS, openLibc, sharedLibc } from "../libc/libc.ts";
+import { type Libc, LIBC_PATHS, sharedLibc } from "../libc/libc.ts";
 import {
   CLOCK_MONOTONIC_RAW,
   CLOCK_REALTIME,
@@ -41,22 +41,19 @@ export function isSystemClock(clock: Clock): boolean {
 }
 
 /**
- * Opens the system's clock: libc where that may be loaded, else `Temporal`
+ * Makes the system's clock: libc's where that may be loaded, else `Temporal`
  * (a microsecond a reading, and nothing known of the kernel's state).
  * Never asks for a permission.
  *
- * @param paths Where to look for libc. Default {@linkcode LIBC_PATHS}.
- * @returns The clock; disposing of it unloads a libc that was looked for at `paths`.
+ * @param libc Default: the process's.
  * @throws {Error} if neither is available.
  */
-export function openSystemClock(paths?: readonly string[]): Clock & Disposable {
-  const opened = paths === undefined ? null : openLibc(paths);
-  const libc = paths === undefined ? sharedLibc() : opened;
-  if (libc !== null) return libcClock(libc, () => opened?.[Symbol.dispose]());
+export function openSystemClock(libc: Libc | null = sharedLibc()): Clock {
+  if (libc !== null) return libcClock(libc);
   if (typeof Temporal === "undefined") {
     throw new Error(
       "cannot read the system clock to the nanosecond: libc is not at any of the paths " +
-        `that may be loaded (${(paths ?? LIBC_PATHS).join(", ")}) and this runtime has no Temporal`,
+        `that may be loaded (${LIBC_PATHS.join(", ")}) and this runtime has no Temporal`,
     );
   }
   return {
@@ -65,22 +62,30 @@ export function openSystemClock(paths?: readonly string[]): Clock & Disposable {
     realtime: () => Temporal.Now.instant().epochNanoseconds,
     monotonic: () => BigInt(Math.round(performance.now() * 1e6)),
     state: () => null,
-    [Symbol.dispose]: () => {},
   };
 }
 
-function libcClock(libc: Libc, dispose: () => void): Clock & Disposable {
+/** Readings from which a clock's step is measured: enough for some distances to differ by one step. */
+const READINGS = 65;
+
+function libcClock(libc: Libc): Clock {
   const timespec = new BigInt64Array(2);
   const read = (id: number): bigint => {
     libc.clock_gettime(id, timespec);
     return timespec[0]! * SECOND + timespec[1]!;
   };
-  return measured({
+  const step = (id: number) =>
+    Number(granularity(Array.from({ length: READINGS }, () => read(id)))) / 1e9;
+  let precision: number | undefined;
+  return {
     realtime: () => read(CLOCK_REALTIME),
     monotonic: () => read(CLOCK_MONOTONIC_RAW),
     state: () => readState(libc),
-    [Symbol.dispose]: dispose,
-  });
+    // Measured only when it is first asked for: that takes a moment.
+    get precision() {
+      return precision ??= Math.max(step(CLOCK_MONOTONIC_RAW), step(CLOCK_REALTIME));
+    },
+  };
 }
 
 /** Only reads: `modes`, the first word, is 0. */
@@ -122,24 +127,6 @@ function maximumError(maxError: bigint, estError: bigint, status: number): numbe
   const claimsNone = (status & STA_PLL) !== 0 && estError === 0n &&
     maxError % ERROR_GROWTH_US === 0n;
   return claimsNone || estError > maxError ? Math.max(claim, UNKNOWN_ERROR_SECONDS) : claim;
-}
-
-/** Readings from which a clock's step is measured: enough for some distances to differ by one step. */
-const READINGS = 65;
-
-/**
- * Adds the precision of the coarser timeline, which is measured only when it is first asked for:
- * that takes a moment.
- */
-function measured(clock: Omit<Clock, "precision"> & Disposable): Clock & Disposable {
-  const step = (read: () => bigint) => Number(granularity(Array.from({ length: READINGS }, read)));
-  let precision: number | undefined;
-  return {
-    ...clock,
-    get precision() {
-      return precision ??= Math.max(step(clock.monotonic), step(clock.realtime)) / 1e9;
-    },
-  };
 }
 
 /**

@@ -106,10 +106,7 @@ export class Poller {
   /**
    * @param keeps Are connections kept for the next poll? Default: no.
    * @param slew How fast, as a fraction, the local clock may be slewed on purpose. Default 0.
-   * @throws {SyntaxError} if a server's name is not valid.
-   * @throws {RangeError} if a number is out of range.
-   * @throws {Error} with a sentence, if the local clock cannot be read, or the kernel's timestamps
-   * are required and not available.
+   * @throws What {@linkcode sync} throws before it asks.
    */
   constructor(options: SyncOptions, keeps = false, slew = 0) {
     this.servers = (options.servers ?? ["localhost"]).map(parseServerAddress);

@@ -172,6 +172,7 @@ export class Watch {
       throw new TypeError("cannot watch: it is being iterated over already; make another Watch");
     }
     this.#isIterated = true;
+    this.#failure = null;
     const { signal } = this.#poller;
     this.#tracker.clear();
     this.clock.rebase();
