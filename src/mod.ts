@@ -36,6 +36,8 @@ export type {
   Timestamps,
   TlsOptions,
 } from "./net/network.ts";
+export { parseKeys } from "./ntp/keys.ts";
+export type { Keys, MessageKey } from "./ntp/mac.ts";
 export { LEAP, type Leap } from "./ntp/packet.ts";
 export type { AdmissionRefusal, Limits } from "./serve/admission.ts";
 export { type Carrier, CARRIERS, type Refusal, REFUSALS } from "./serve/counters.ts";

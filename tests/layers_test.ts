@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 
 /** From the top: each imports only from itself and what stands below it. */
 const LAYERS = ["main", "cli", "mod", "serve", "sync", "net", "clock", "libc", "estimate", "ntp"];
@@ -54,6 +54,32 @@ Deno.test("imports go round in no circle", () => {
   };
   for (const file of files) visit(file, []);
   assertEquals(circles, []);
+});
+
+/** What few ask for, and would make everybody wait at the start. */
+const LOADED_WHEN_ASKED_FOR = [
+  "src/cli/key_file.ts",
+  "src/cli/service_manager.ts",
+  "src/ntp/keys.ts",
+  "src/serve/status/status.ts",
+];
+
+Deno.test("what few ask for is loaded only then", () => {
+  const loaded = new Set<string>();
+  const load = (file: string): void => {
+    if (loaded.has(file)) return;
+    loaded.add(file);
+    const code = Deno.readTextFileSync(file);
+    const statically = code.matchAll(/^(?:import|export)(?! type)[^;]*? from "(\.[^"]+\.ts)"/gm);
+    for (const [, specifier] of statically) {
+      load(new URL(specifier!, `file:///${file}`).pathname.slice(1));
+    }
+  };
+  for (const command of ["serve", "sync", "watch"]) load(`src/cli/${command}_command.ts`);
+  load("main.ts");
+  assert(loaded.size > 50, `only ${loaded.size} files were found`);
+  assertEquals(LOADED_WHEN_ASKED_FOR.filter((file) => loaded.has(file)), []);
+  for (const file of LOADED_WHEN_ASKED_FOR) assert(imports.has(file), `there is no ${file}`);
 });
 
 Deno.test("each layer does only what is its own", () => {

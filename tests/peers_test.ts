@@ -205,6 +205,96 @@ test("sync finds the time of a chronyd that is 37.5 s ahead", ["chronyd", "faket
   assert(Math.abs(offset - 37.5) <= error_bound && error_bound < 0.01, stdout);
 });
 
+/** A key file with a key of each type, for both; and the IDs. */
+const KEYS = `1 tulip-tulip-tulip
+2 SHA1 HEX:933F62BE1D604E68A81B557F18CFA200483F5B70
+3 SHA256 HEX:933F62BE1D604E68A81B557F18CFA200483F5B70
+4 SHA512 ASCII:a-rather-long-key,-longer-than-what-the-function-gives-and-than-one-of-its-blocks
+5 SHA3-256 HEX:933F62BE1D604E68A81B557F18CFA200483F5B70
+6 AES128 HEX:7EA62AE64D190114D46D5A082F948EC1
+7 AES256 HEX:37DDCBC67BB902BCB8E995977FAB4D2B5642F5B32EBCEEE421921D97E5CBFE39
+`;
+const KEY_IDS = ["1", "2", "3", "4", "5", "6", "7"];
+
+async function withKeys(body: (keys: string, wrong: string) => Promise<void>): Promise<void> {
+  await withFolder(async (folder) => {
+    const [keys, wrong] = [`${folder}/keys`, `${folder}/wrong`];
+    await Deno.writeTextFile(keys, KEYS, { mode: 0o600 });
+    await Deno.writeTextFile(wrong, KEYS.replaceAll(/.(?=\n)/g, "0"), { mode: 0o600 });
+    await body(keys, wrong);
+  });
+}
+
+test(
+  "sync and chronyd have the same keys, of all types",
+  ["chronyd"],
+  () =>
+    withKeys(async (keys, wrong) => {
+      await using chronyd = await Chronyd.start(["local stratum 3", `keyfile ${keys}`]);
+      const name = `ntp://127.0.0.1:${chronyd.port}`;
+      for (const timestamps of ["auto", "user"]) {
+        for (const id of KEY_IDS) {
+          const flags = ["--json", "--samples", "1", "--timestamps", timestamps];
+          const asked = [...flags, "--keys", keys, "--key", id, name];
+          const { code, stdout } = await run(program, "sync", ...asked);
+          const { offset, error_bound } = JSON.parse(stdout);
+          assertEquals(code, 0, `key ${id}: ${stdout}`);
+          assert(Math.abs(offset) <= error_bound, stdout);
+        }
+      }
+      // chronyd does not answer who has another key.
+      const asked = ["--quiet", "--timeout", "0.5", "--keys", wrong, "--key", "6", name];
+      const { code, stderr } = await run(program, "sync", ...asked);
+      assertEquals([code, stderr], [
+        1,
+        `tsync: ${name} did not answer within 0.5 s; does it have the same key 6?\n`,
+      ]);
+    }),
+);
+
+for (const timestamps of ["auto", "user"]) {
+  test(
+    `chronyd and serve (timestamps: ${timestamps}) have the same keys, of all types`,
+    ["chronyd", "chronyc"],
+    () =>
+      withKeys(async (keys, wrong) => {
+        const start = async (host: string, file: string) => {
+          const where = ["--host", host, "--port", "0", "--udp-port", "0"];
+          const how = ["--timestamps", timestamps, "--rate", "0", "--keys", file];
+          const server = await ServeProcess.start(program, [...where, ...how]);
+          return { server, port: await udpPort(server) };
+        };
+        const hosts = KEY_IDS.map((id) => [`127.0.0.${20 + Number(id)}`, id] as const);
+        const good = await Promise.all(hosts.map(([host]) => start(host, keys)));
+        const bad = await start("127.0.0.30", wrong);
+        const poll = "iburst minpoll -2 maxpoll -2";
+        await using chronyd = await Chronyd.start([
+          `keyfile ${keys}`,
+          ...hosts.map(([host, id], i) => `server ${host} port ${good[i]!.port} key ${id} ${poll}`),
+          `server 127.0.0.30 port ${bad.port} key 6 ${poll}`,
+          "local stratum 12",
+        ]);
+        // It has heard all of those with its keys, long enough to have heard the other too.
+        const reach = await until(async () => {
+          const sources = await chronyd.ask("sources");
+          const reach = new Map(sources.map(([, , address, , , reach]) => [address!, reach!]));
+          return hosts.every(([host]) => reach.get(host) === "377") ? reach : null;
+        });
+        assertEquals(reach.get("127.0.0.30"), "0");
+        const data = await chronyd.ask("authdata");
+        const types = new Map(data.map(([address, mode, id, type]) => [address, [mode, id, type]]));
+        assertEquals(types.get("127.0.0.26"), ["SK", "6", "13"]);
+        for (const { server } of good) {
+          const { log } = await server.stop();
+          assertEquals(log.filter((each) => (each as { event: string }).event === "refused"), []);
+        }
+        const { log } = await bad.server.stop();
+        const [first, last] = [log.at(0), log.at(-1)] as Record<string, unknown>[];
+        assertEquals([first!.reason, last!.replies], ["mac", 0]);
+      }),
+  );
+}
+
 test("sync believes no chronyd that is not synchronised", ["chronyd"], async () => {
   await using chronyd = await Chronyd.start([]);
   const { code, stdout, stderr } = await run(

@@ -15,19 +15,19 @@ _tsync() {
     case ${COMP_WORDS[1]} in
       serve)
         case $last in
-          --tls-cert | --tls-key) files=1 ;;
+          --tls-cert | --tls-key | --keys) files=1 ;;
           --log) words='json text' ;;
           --timestamps) words='auto kernel user' ;;
           --host | --port | --udp-port | --stratum | --allow | --deny | --max-clients | --max-clients-per-address | --rate | --idle-timeout | --http | --http-host) ;;
-          *) words='--host --port --udp --udp-port --tls-cert --tls-key --stratum --allow --deny --max-clients --max-clients-per-address --rate --idle-timeout --timestamps --http --http-host --log --help' ;;
+          *) words='--host --port --udp --udp-port --tls-cert --tls-key --keys --stratum --allow --deny --max-clients --max-clients-per-address --rate --idle-timeout --timestamps --http --http-host --log --help' ;;
         esac
         ;;
       sync)
         case $last in
-          --ca) files=1 ;;
+          --ca | --keys) files=1 ;;
           --timestamps) words='auto kernel user' ;;
-          --samples | --timeout | --interval | --step-threshold | --max-offset) ;;
-          *) words='--samples --timeout --json --watch --interval --set --step-threshold --max-offset --timestamps --ca -4 -6 --quiet --help' hosts=1 ;;
+          --samples | --timeout | --interval | --step-threshold | --max-offset | --key) ;;
+          *) words='--samples --timeout --json --watch --interval --set --step-threshold --max-offset --timestamps --ca --keys --key -4 -6 --quiet --help' hosts=1 ;;
         esac
         ;;
     esac

@@ -28,6 +28,8 @@ export interface ServeArguments {
   readonly log: "json" | "text";
   /** Paths of the certificate and its key. */
   readonly tls: { readonly cert: string; readonly key: string } | undefined;
+  /** Path of the key file. */
+  readonly keys: string | undefined;
 }
 
 export interface SyncArguments {
@@ -42,6 +44,8 @@ export interface SyncArguments {
   readonly maxOffset: number | undefined;
   /** Path of the authorities for TLS. */
   readonly ca: string | undefined;
+  /** Path of the key file, and which of its keys to use. */
+  readonly key: { readonly file: string; readonly id: number } | undefined;
   readonly quiet: boolean;
 }
 
@@ -122,14 +126,20 @@ function parseServe(flags: FlagValues): Arguments {
     },
     log,
     tls: cert === undefined ? undefined : { cert, key: key! },
+    keys: flags.text("keys"),
   };
 }
 
 function parseSync(flags: FlagValues): Arguments {
   if (flags.isOn("help")) return { command: "help", about: "sync" };
   const both = flags.isOn("4") && flags.isOn("6");
-  for (const [name, needed] of [["interval", "watch"], ["step-threshold", "set"]] as const) {
+  const needs = [["interval", "watch"], ["step-threshold", "set"], ["keys", "key"], [
+    "key",
+    "keys",
+  ]];
+  for (const [name, needed] of needs as [string, string][]) {
     if (flags.text(name) === undefined || flags.isOn(needed)) continue;
+    if (flags.text(needed) !== undefined) continue;
     throw new UsageError(`--${name} needs --${needed}`, "sync");
   }
   const stepThreshold = flags.seconds("step-threshold", true);
@@ -151,6 +161,7 @@ function parseSync(flags: FlagValues): Arguments {
     set: flags.isOn("set") ? { stepThreshold } : null,
     maxOffset: flags.seconds("max-offset", true),
     ca: flags.text("ca"),
+    key: flags.key(),
     quiet: flags.isOn("quiet"),
   };
 }
@@ -219,6 +230,12 @@ class FlagValues {
       name,
       `${zeroAllowed ? "0 or more" : "more than 0"} and less than 1000000 seconds`,
     );
+  }
+
+  /** One of the keys in a file. */
+  key(): SyncArguments["key"] {
+    const [file, id] = [this.text("keys"), this.integer("key", 1, 2 ** 32 - 1)];
+    return file === undefined || id === undefined ? undefined : { file, id };
   }
 
   timestamps(): Timestamps | undefined {

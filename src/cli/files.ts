@@ -21,8 +21,13 @@ export function readFile(flag: string, path: string): string {
   try {
     return Deno.readTextFileSync(path);
   } catch (error) {
-    throw new Error(`cannot read ${path} for ${flag}: ${reason(error)}`, { cause: error });
+    throw fileError(flag, path, error);
   }
+}
+
+/** An error for a file that cannot be read: a sentence. @param flag The flag that named it. */
+export function fileError(flag: string, path: string, error: unknown): Error {
+  return new Error(`cannot read ${path} for ${flag}: ${reason(error)}`, { cause: error });
 }
 
 function reason(error: unknown): string {

@@ -66,6 +66,11 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
       },
       { name: "tls-key", value: "FILE", help: "the certificate's private key (PEM)" },
       {
+        name: "keys",
+        value: "FILE",
+        help: "keys in chrony's format: requests with a MAC of one are answered with one",
+      },
+      {
         name: "stratum",
         value: "N",
         help: "stratum to announce, 1 to 15 (default: from the kernel's clock state)",
@@ -177,6 +182,8 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
         value: "FILE",
         help: "authorities for tls:// servers' certificates, PEM (default: the system's)",
       },
+      { name: "keys", value: "FILE", help: "keys in chrony's format, of which --key names one" },
+      { name: "key", value: "ID", help: "believe only replies with a MAC of this key of --keys" },
       { name: "4", help: "use IPv4 only" },
       { name: "6", help: "use IPv6 only" },
       { name: "quiet", help: "print errors only (and what --json asks for)" },

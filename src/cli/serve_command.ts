@@ -12,7 +12,12 @@ import { mayReadFiles, readFile } from "./files.ts";
 import { EXIT } from "./flags.ts";
 
 /** Serves until a signal comes. @returns The exit status. */
-export async function runServe({ log, options, tls }: ServeArguments): Promise<number> {
+export async function runServe(args: ServeArguments): Promise<number> {
+  const { log, options, tls } = args;
+  mayReadFiles(tls !== undefined || args.keys !== undefined);
+  const keys = args.keys === undefined
+    ? undefined
+    : (await import("./key_file.ts")).readKeys(args.keys);
   mayReadFiles(tls !== undefined);
   const certificate = (): Certificate | undefined =>
     tls && { cert: readFile("--tls-cert", tls.cert), key: readFile("--tls-key", tls.key) };
@@ -36,7 +41,7 @@ export async function runServe({ log, options, tls }: ServeArguments): Promise<n
   if (!hangsUp) Deno.addSignalListener("SIGHUP", renew);
   const manager = await serviceManager((error) => tell({ event: "notification-failed", error }));
   try {
-    const starting = serve({ ...options, tls: certificate(), onEvent: tell });
+    const starting = serve({ ...options, keys, tls: certificate(), onEvent: tell });
     server = await Promise.race([starting, signalled]) ?? undefined;
     if (server === undefined) return EXIT.ok; // A name was still being looked up.
     manager?.ready();
@@ -149,6 +154,7 @@ export function logLine(event: LogEvent): string {
 const REFUSALS: Readonly<Record<Refusal, string>> = {
   version: "the first byte is not that of an NTP request of version 1 to 4",
   mode: "the first byte is not that of an NTP client's request",
+  mac: "the MAC is wrong, or of a key that --keys does not have",
   denied: "--allow or --deny excludes the address",
   "max-clients": "as many connections are open as --max-clients allows",
   "max-clients-per-address":

@@ -52,11 +52,14 @@ export async function runSync(
       "sync",
     );
   }
+  const key = args.key && (await import("./key_file.ts")).readKey(args.key);
   const ca = authorities(args.ca, servers.some(({ transport }) => transport === "tls"));
   const setter = args.set && openSetter();
   if (setter?.isKeptByOther && !args.quiet) console.error(`tsync: ${OTHERS}`);
   const corrector = setter && new Corrector(setter, args.set!.stepThreshold);
-  if (args.watch) return await (await import("./watch_command.ts")).runWatch(args, ca, corrector);
+  if (args.watch) {
+    return await (await import("./watch_command.ts")).runWatch(args, ca, key, corrector);
+  }
   const interrupt = new AbortController();
   const onSignal = () => interrupt.abort();
   Deno.addSignalListener("SIGINT", onSignal);
@@ -65,6 +68,7 @@ export async function runSync(
     const fix = await sync({
       ...args.options,
       ca,
+      key,
       signal: interrupt.signal,
       onProgress: (done, all) => progress.update(done, all),
     });

@@ -6,7 +6,7 @@
 
 import { withHints } from "./hints.ts";
 import { setColorEnabled } from "@std/fmt/colors";
-import type { Corrector, Update } from "../mod.ts";
+import type { Corrector, MessageKey, Update } from "../mod.ts";
 import { Watch } from "../sync/watch.ts";
 import type { SyncArguments } from "./args.ts";
 import { serviceManager } from "./environment.ts";
@@ -27,6 +27,7 @@ import { isDrawable, print, suspend } from "./terminal.ts";
 export async function runWatch(
   args: SyncArguments,
   ca: string | undefined,
+  key: MessageKey | undefined,
   corrector: Corrector | null,
 ): Promise<number> {
   const { json, quiet, maxOffset } = args;
@@ -39,6 +40,7 @@ export async function runWatch(
   const watch = new Watch({
     ...args.options,
     ca,
+    key,
     signal: interrupt.signal,
     corrector: corrector ?? undefined,
   });

@@ -69,12 +69,12 @@ export async function connectFirst(
 export interface Channel {
   /** The server's address. */
   readonly address: SocketAddress;
-  /** The 48 bytes that the next exchange sends. */
+  /** What the next exchange sends. */
   readonly request: Uint8Array;
-  /** The 48 bytes that the last exchange received. */
+  /** What the last exchange received. */
   readonly reply: Uint8Array;
   /**
-   * Sends the request and waits for the whole reply.
+   * Sends the request and waits for the whole reply, or for a header if nothing follows it.
    *
    * @throws {ChannelError} if the server closes or breaks the connection.
    * @throws The signal's reason if it is aborted, which closes the channel.
@@ -95,8 +95,14 @@ export class ChannelError extends Error {
  * else the program's.
  *
  * @param signal Closes the connection when aborted.
+ * @param size Bytes of a request, and of a reply. Default: those of a header.
  */
-export function streamChannel(connection: Connection, clock: Clock, signal: AbortSignal): Channel {
+export function streamChannel(
+  connection: Connection,
+  clock: Clock,
+  signal: AbortSignal,
+  size: number = PACKET_SIZE,
+): Channel {
   const release = () => signal.removeEventListener("abort", onAbort);
   const close = () => {
     release();
@@ -111,8 +117,8 @@ export function streamChannel(connection: Connection, clock: Clock, signal: Abor
   if (signal.aborted) onAbort();
   else signal.addEventListener("abort", onAbort);
   const monotonic = () => clock.monotonic();
-  const request = new Uint8Array(PACKET_SIZE);
-  const reply = new Uint8Array(PACKET_SIZE);
+  const request = new Uint8Array(size);
+  const reply = new Uint8Array(size);
   const reader = new MessageReader(connection, reply, monotonic);
   const writer = new MessageWriter(connection, request);
   return {
@@ -127,7 +133,9 @@ export function streamChannel(connection: Connection, clock: Clock, signal: Abor
       const before = monotonic();
       writer.write(); // If it fails, so does the read.
       const departed = connection.departed ?? before;
-      if (await Promise.race([reading, aborted.promise])) {
+      const isWhole = await Promise.race([reading, aborted.promise]);
+      // A server that does not know the key may answer without a MAC.
+      if (isWhole || reader.filled >= PACKET_SIZE) {
         return { departed, arrived: reader.arrived, by: reader.stamper };
       }
       const part = `${reader.filled} of ${reply.length} bytes of its reply`;

@@ -5,6 +5,7 @@
  */
 
 import type { Clock, Timers } from "../clock/clock.ts";
+import { isAuthentic, type MessageKey } from "../ntp/mac.ts";
 import { OFFSET, PACKET_SIZE } from "../ntp/packet.ts";
 import type { SocketAddress } from "./address.ts";
 import type { DatagramNetwork, Stamps } from "./network.ts";
@@ -22,7 +23,9 @@ export class LostDatagram extends Error {
  * whose origin is not the request's transmit field is late, duplicated or
  * forged, and ignored.
  *
- * @param reply Receives the reply, 48 bytes.
+ * @param reply Receives the reply, as long as the request.
+ * @param key The key of its MAC; `null` if it has none. A reply without the right MAC is returned only
+ * if no other comes in time: it may be somebody else's.
  * @throws {LostDatagram} if none comes in time.
  * @throws {Deno.errors.ConnectionRefused} if nothing listens on the server's port.
  * @throws The signal's reason if it is aborted.
@@ -32,6 +35,7 @@ export async function exchangeDatagrams(
   server: SocketAddress,
   request: Uint8Array<ArrayBuffer>,
   reply: Uint8Array,
+  key: MessageKey | null,
   clock: Clock,
   timers: Timers,
   signal: AbortSignal,
@@ -41,15 +45,25 @@ export async function exchangeDatagrams(
   const close = () => port.close();
   const cancel = timers.after(LOST_SECONDS, close);
   signal.addEventListener("abort", close);
+  let doubtful: { readonly stamps: Stamps; readonly bytes: Uint8Array } | null = null;
   try {
     const departed = clock.monotonic();
     port.send(request);
     for (;;) {
       const datagram = await port.receive(reply);
-      signal.throwIfAborted();
-      if (datagram === null) throw new LostDatagram("did not answer");
-      if (datagram.length !== PACKET_SIZE || !belongs(reply, request)) continue;
-      return { departed, arrived: datagram.arrived, by: datagram.by };
+      if (datagram === null || signal.aborted) {
+        if (doubtful !== null) {
+          reply.set(doubtful.bytes);
+          return doubtful.stamps;
+        }
+        signal.throwIfAborted();
+        throw new LostDatagram("did not answer");
+      }
+      const { length, arrived, by } = datagram;
+      if (length !== reply.length && length !== PACKET_SIZE || !belongs(reply, request)) continue;
+      const stamps = { departed, arrived, by };
+      if (key === null || length === reply.length && isAuthentic(reply, key)) return stamps;
+      doubtful ??= { stamps, bytes: reply.slice() };
     }
   } finally {
     signal.removeEventListener("abort", close);

@@ -66,20 +66,20 @@ export class MessageWriter {
   readonly #sink: Sink;
   readonly #message: Uint8Array;
 
-  /** @param message Its bytes are taken at each call of {@linkcode write}. */
+  /** @param message What {@linkcode write} writes by default: its bytes at each call. */
   constructor(sink: Sink, message: Uint8Array) {
     this.#sink = sink;
     this.#message = message;
   }
 
   /**
-   * Writes the message. Calls the sink at once.
+   * Writes the message, or another. Calls the sink at once.
    *
    * @returns Resolves when all is written or there is an {@linkcode error};
    * never rejects, so it can be left pending.
    */
-  write(): Promise<void> {
-    return this.writing = this.#write(this.#message);
+  write(message: Uint8Array = this.#message): Promise<void> {
+    return this.writing = this.#write(message);
   }
 
   #write(bytes: Uint8Array): Promise<void> {

@@ -13,6 +13,7 @@ import {
   referenceIdText,
   VERSION,
 } from "./packet.ts";
+import { isAuthentic, type MessageKey } from "./mac.ts";
 import { timestampDifference } from "./timestamp.ts";
 
 /** Why a server does not answer a request. */
@@ -39,6 +40,7 @@ export type ReplyRejection =
   | "mode"
   | "version"
   | "origin"
+  | "mac"
   | "kiss"
   | "stratum"
   | "unsynchronised"
@@ -56,18 +58,29 @@ export type JudgedReply =
  *
  * @param bytes The whole reply.
  * @param nonce The transmit field of the request that it should answer.
+ * @param key The key of its MAC. Default: it has none.
  */
-export function judgeReply(bytes: Uint8Array, nonce: bigint): JudgedReply {
-  if (bytes.length !== PACKET_SIZE) return { packet: null, rejection: "length" };
+export function judgeReply(
+  bytes: Uint8Array,
+  nonce: bigint,
+  key: MessageKey | null = null,
+): JudgedReply {
+  const isPossible = key === null ? bytes.length === PACKET_SIZE : bytes.length >= PACKET_SIZE;
+  if (!isPossible) return { packet: null, rejection: "length" };
   const packet = decodePacket(bytes);
-  return { packet, rejection: reject(packet, nonce) } as JudgedReply;
+  const rejection = rejectStranger(packet, nonce) ??
+    (key === null || isAuthentic(bytes, key) ? rejectContent(packet) : "mac");
+  return { packet, rejection } as JudgedReply;
 }
 
-function reject(packet: Packet, nonce: bigint): ReplyRejection | null {
+/** Before everything that a stranger could forge: only the server saw the nonce. */
+function rejectStranger(packet: Packet, nonce: bigint): ReplyRejection | null {
   if (packet.mode !== MODE.server) return "mode";
   if (packet.version !== VERSION) return "version";
-  // Before everything that a stranger could forge: only the server saw the nonce.
-  if (packet.origin !== nonce) return "origin";
+  return packet.origin === nonce ? null : "origin";
+}
+
+function rejectContent(packet: Packet): ReplyRejection | null {
   // Servers that are not synchronised send 0 or 16. A kiss has a code.
   if (packet.stratum === 0 && packet.referenceId !== 0) return "kiss";
   if (packet.leap === "unsynchronised" || packet.stratum === 16) return "unsynchronised";
@@ -95,6 +108,8 @@ export function rejectionText(rejection: ReplyRejection, packet: Packet | null):
       return `answered in NTP version ${packet?.version} when asked in version ${VERSION}`;
     case "origin":
       return "sent a reply that does not belong to the request (wrong origin timestamp)";
+    case "mac":
+      return "sent a reply without the right MAC";
     case "kiss":
       return kissText(kissCode(packet));
     case "stratum":

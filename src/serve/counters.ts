@@ -10,6 +10,7 @@
  * time.
  *
  * - `version`, `mode`: it did not start like a client's request of NTP version 1 to 4.
+ * - `mac`: it has a MAC of an unknown key, or a wrong one.
  * - `denied`, `max-clients`, `max-clients-per-address`, `rate`: the server's `Limits` forbid it.
  * - `incomplete`: it ended within a request.
  * - `idle`: no request came for `ServeOptions.idleTimeout`.
@@ -23,6 +24,7 @@ export type Refusal = typeof REFUSALS[number];
 export const REFUSALS = [
   "version",
   "mode",
+  "mac",
   "denied",
   "max-clients",
   "max-clients-per-address",

@@ -6,7 +6,6 @@
  */
 
 import type { DatagramListener } from "../net/network.ts";
-import { PACKET_SIZE } from "../ntp/packet.ts";
 import type { Service } from "./lifecycle.ts";
 import { answerDatagram, stampTransmit } from "./reply.ts";
 import type { SessionContext } from "./session.ts";
@@ -36,7 +35,7 @@ export class DatagramService implements Service {
   }
 
   async #run(): Promise<void> {
-    const { admission, counters, now } = this.#sessions;
+    const { admission, counters, keys, now } = this.#sessions;
     for (;;) {
       const datagram = await this.#listener.receive();
       const received = now();
@@ -46,17 +45,18 @@ export class DatagramService implements Service {
       const refusal = answerDatagram(
         admission,
         sender.hostname,
-        bytes.subarray(0, PACKET_SIZE),
+        bytes,
         bytes.length,
         this.#sessions.template,
         received,
         // A new buffer each time: it may still be waiting to be sent.
-        () => reply = new Uint8Array(PACKET_SIZE),
+        (size) => reply = new Uint8Array(size),
+        keys,
       );
       if (refusal !== null) counters.refuse("udp", refusal);
       if (reply === null) continue;
       const transmitted = now();
-      stampTransmit(reply, transmitted);
+      stampTransmit(reply, transmitted, keys);
       this.#listener.send(reply, sender);
       if (refusal === null) counters.reply("udp", transmitted - received);
     }

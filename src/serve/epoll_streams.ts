@@ -174,11 +174,11 @@ export class EpollStreams {
       arrived = this.#sessions.now();
       this.#sessions.counters.unstamped("tcp");
     }
-    stream.answer(arrived, this.#reply);
-    stream.stamp(this.#reply);
-    const sent = sockets.send(stream.fd, this.#reply);
+    const reply = stream.answer(arrived, this.#reply);
+    stream.stamp(reply);
+    const sent = sockets.send(stream.fd, reply);
     stream.replied();
-    if (sent < PACKET_SIZE) this.#keep(stream, this.#reply, sent);
+    if (sent < reply.length) this.#keep(stream, reply, sent);
     else if (stream.refusal !== null || this.#sessions.stopping) this.#close(stream);
   }
 

@@ -13,6 +13,7 @@ import { Epoll } from "../net/linux/epoll.ts";
 import { linuxLibc, socketError } from "../net/linux/sockets.ts";
 import { LinuxStreams } from "../net/linux/stream_sockets.ts";
 import type { BoundSocket } from "../net/network.ts";
+import { MAX_MESSAGE_SIZE } from "../ntp/mac.ts";
 import { PACKET_SIZE } from "../ntp/packet.ts";
 import { EpollStreams } from "./epoll_streams.ts";
 import { ACCEPT_PAUSE_SECONDS, type Service, type Trouble } from "./lifecycle.ts";
@@ -58,6 +59,7 @@ export class KernelService implements Service {
     this.#clock = clock;
     this.#timers = timers;
     const libc = linuxLibc()!;
+    const read = sessions.keys === null ? PACKET_SIZE : MAX_MESSAGE_SIZE;
     this.#epoll = new Epoll(libc);
     const streams = new LinuxStreams(libc, this.#epoll);
     this.#streams = new EpollStreams(streams, sessions, timers);
@@ -65,7 +67,7 @@ export class KernelService implements Service {
       for (const { transport, fd } of sockets) {
         if (transport === "tcp") this.#streams.listen(fd);
         else {
-          this.#batches.set(fd, new DatagramBatch(libc, fd, PACKET_SIZE));
+          this.#batches.set(fd, new DatagramBatch(libc, fd, read));
           this.#waitFor(fd);
         }
       }
@@ -181,21 +183,24 @@ export class KernelService implements Service {
   }
 
   #answerBatch(batch: DatagramBatch): void {
-    const { admission, counters, template, now } = this.#sessions;
+    const { admission, counters, keys, template, now } = this.#sessions;
     const count = batch.receive();
     const answered: bigint[] = [];
+    /** Longer than a header: they may have a MAC, which those without must not wait for. */
+    const long: number[] = [];
     const looked = now();
     for (let i = 0; i < count; i++) {
-      let arrived = batch.arrived(i);
-      if (arrived === 0n) {
-        arrived = looked;
-        counters.unstamped("udp");
+      const length = batch.length(i);
+      if (length > PACKET_SIZE && keys !== null) {
+        long.push(i);
+        continue;
       }
+      const arrived = this.#arrived(batch, i, looked);
       const refusal = answerDatagram(
         admission,
         batch.sender(i),
         batch.requests[i]!,
-        batch.length(i),
+        length,
         template,
         arrived,
         () => batch.reply(i),
@@ -203,10 +208,42 @@ export class KernelService implements Service {
       if (refusal === null) answered.push(arrived);
       else counters.refuse("udp", refusal);
     }
-    if (batch.ready === 0) return;
+    if (batch.ready > 0) {
+      const transmitted = now();
+      for (let i = 0; i < batch.ready; i++) stampTransmit(batch.replies[i]!, transmitted, null);
+      batch.send();
+      for (const arrived of answered) counters.reply("udp", transmitted - arrived);
+    }
+    for (const i of long) this.#answerLong(batch, i, this.#arrived(batch, i, looked));
+  }
+
+  /** T2 of a datagram. @param looked When it was received, for want of anything better. */
+  #arrived(batch: DatagramBatch, i: number, looked: bigint): bigint {
+    const arrived = batch.arrived(i);
+    if (arrived !== 0n) return arrived;
+    this.#sessions.counters.unstamped("udp");
+    return looked;
+  }
+
+  /** Answers one datagram by itself: a MAC takes time, between T3 and the wire. */
+  #answerLong(batch: DatagramBatch, i: number, arrived: bigint): void {
+    const { admission, counters, keys, template, now } = this.#sessions;
+    let reply: Uint8Array | null = null;
+    const refusal = answerDatagram(
+      admission,
+      batch.sender(i),
+      batch.requests[i]!,
+      batch.length(i),
+      template,
+      arrived,
+      (size) => reply = batch.single(i, size),
+      keys,
+    );
+    if (refusal !== null) counters.refuse("udp", refusal);
+    if (reply === null) return;
     const transmitted = now();
-    for (let i = 0; i < batch.ready; i++) stampTransmit(batch.replies[i]!, transmitted);
-    batch.send();
-    for (const arrived of answered) counters.reply("udp", transmitted - arrived);
+    stampTransmit(reply, transmitted, keys);
+    batch.sendSingle();
+    if (refusal === null) counters.reply("udp", transmitted - arrived);
   }
 }

@@ -15,6 +15,7 @@ import {
   VERSION,
   viewOf,
 } from "../ntp/packet.ts";
+import { authenticatedSize, isAuthentic, KEY_ID_SIZE, keyIdOf, type Keys } from "../ntp/mac.ts";
 import { toTimestamp, writeTimestamp } from "../ntp/timestamp.ts";
 import { refuseRequest, type RequestRefusal } from "../ntp/validation.ts";
 import type { Admission } from "./admission.ts";
@@ -70,8 +71,8 @@ export function stratumOf(state: ClockState | null, wanted: number | undefined):
  * Writes the reply to a request, in the request's version. Only T3 is left to
  * {@linkcode stampTransmit}.
  *
- * @param request 48 bytes that `refuseRequest` accepts.
- * @param reply 48 bytes to write to.
+ * @param request A header that `refuseRequest` accepts, and a key's ID if the reply is to have a MAC.
+ * @param reply 48 bytes to write to, or more if it is to have a MAC.
  * @param template Made by {@linkcode replyTemplate}.
  * @param received T2, nanoseconds since the Unix epoch.
  */
@@ -87,6 +88,8 @@ export function respond(
   reply[2] = request[2]!;
   for (let i = 0; i < 8; i++) reply[OFFSET.origin + i] = request[OFFSET.transmit + i]!;
   writeTimestamp(reply, OFFSET.receive, received);
+  if (reply.length === PACKET_SIZE) return;
+  for (let i = 0; i < KEY_ID_SIZE; i++) reply[PACKET_SIZE + i] = request[PACKET_SIZE + i]!;
 }
 
 /**
@@ -100,24 +103,30 @@ export function kissRate(reply: Uint8Array): void {
   view.setUint32(OFFSET.referenceId, encodeReferenceId("RATE"));
 }
 
-/** Writes T3 into a reply. Send it at once. */
-export function stampTransmit(reply: Uint8Array, instant: bigint): void {
+/**
+ * Writes T3 into a reply, and then its MAC, if there is room for one. Send it at once.
+ *
+ * @param keys Has the key whose ID {@linkcode respond} has written. Default: there is no MAC.
+ */
+export function stampTransmit(reply: Uint8Array, instant: bigint, keys: Keys | null = null): void {
   writeTimestamp(reply, OFFSET.transmit, instant);
+  if (reply.length !== PACKET_SIZE) keys!.get(keyIdOf(reply))!.sign(reply);
 }
 
 /** Why a datagram is not answered with the time. */
-export type DatagramRefusal = "incomplete" | RequestRefusal | "denied" | "rate";
+export type DatagramRefusal = "incomplete" | RequestRefusal | "denied" | "rate" | "mac";
 
 /**
- * Writes the reply to a datagram, but for T3. Extension fields and a MAC after
- * the header are ignored.
+ * Writes the reply to a datagram, but for T3. Extension fields after the header
+ * are ignored, and so is a MAC if there are no keys.
  *
  * @param sender The client's IP address.
- * @param request The first 48 bytes.
+ * @param request The first bytes: 48, or with keys those of the longest message.
  * @param length The datagram's length in bytes.
  * @param template Made by `replyTemplate`.
  * @param received T2, nanoseconds since the Unix epoch.
- * @param reply Called if there is to be a reply; returns 48 bytes to write to.
+ * @param reply Called if there is to be a reply; returns so many bytes to write to.
+ * @param keys Keys of requests with a MAC. Default: none.
  * @returns Why the datagram is not answered with the time; `null` if it is.
  */
 export function answerDatagram(
@@ -127,14 +136,22 @@ export function answerDatagram(
   length: number,
   template: Uint8Array,
   received: bigint,
-  reply: () => Uint8Array,
+  reply: (size: number) => Uint8Array,
+  keys: Keys | null = null,
 ): DatagramRefusal | null {
   if (length < PACKET_SIZE) return "incomplete";
   const refusal = refuseRequest(request[0]!);
   if (refusal !== null) return refusal;
   const verdict = admission.datagram(sender, received);
   if (verdict !== "answer" && verdict !== "kiss") return verdict;
-  const bytes = reply();
+  let size = PACKET_SIZE;
+  if (length !== PACKET_SIZE && keys !== null) {
+    size = authenticatedSize(request, length);
+    const isWrong = size !== PACKET_SIZE &&
+      !isAuthentic(request.subarray(0, size), keys.get(keyIdOf(request)));
+    if (isWrong) return "mac";
+  }
+  const bytes = reply(size);
   respond(request, bytes, template, received);
   if (verdict === "answer") return null;
   kissRate(bytes);

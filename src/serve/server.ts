@@ -29,6 +29,7 @@ import type {
 } from "../net/network.ts";
 import { requireLinuxLibc } from "../net/linux/sockets.ts";
 import { systemNetwork, timestampsFor } from "../net/system.ts";
+import type { Keys } from "../ntp/mac.ts";
 import { Admission, type Limits } from "./admission.ts";
 import { type Bound, listen } from "./listen.ts";
 import { IDLE_TIMEOUT_SECONDS } from "./idle_monitor.ts";
@@ -62,6 +63,11 @@ export interface ServeOptions extends Limits {
    * addresses, `localhost` and the host in {@linkcode ServeOptions.http}.
    */
   httpHosts?: readonly string[] | undefined;
+  /**
+   * Keys, as `parseKeys` reads them. A request with a MAC of one of them gets a reply with one; with
+   * a wrong MAC it gets none. Default: MACs over UDP are ignored.
+   */
+  keys?: Keys | undefined;
   /** Stratum to announce, 1 to 15. Default: 2 if the kernel's clock is synchronised, else 10. */
   stratum?: number | undefined;
   /** Seconds without a request after which a connection is closed. Default 300. */
@@ -113,7 +119,8 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   const sockets = await openSockets(options, network, timestampsFor(options.timestamps, clock));
   const { endpoints } = sockets;
   const now = () => clock.realtime();
-  const sessions = new SessionContext(admission, new Counters(), now, idleTimeout);
+  const { keys = null } = options;
+  const sessions = new SessionContext(admission, new Counters(), now, idleTimeout, keys);
   const streams = new StreamService(sockets.listeners, sessions, timers);
   const services: Service[] = [
     streams,

@@ -6,7 +6,15 @@
  * @module
  */
 
-import { PACKET_SIZE } from "../ntp/packet.ts";
+import {
+  isAuthentic,
+  KEY_ID_SIZE,
+  keyIdOf,
+  type Keys,
+  messageSize,
+  versionOf,
+} from "../ntp/mac.ts";
+import { PACKET_SIZE, VERSION } from "../ntp/packet.ts";
 import { refuseRequest } from "../ntp/validation.ts";
 import type { Admission, Client } from "./admission.ts";
 import type { Counters, Refusal } from "./counters.ts";
@@ -22,17 +30,24 @@ export class SessionContext {
    * is no refusal.
    */
   stopping = false;
+  /** Bytes that a message is taken to have: the longest with a MAC, if there are keys. */
+  readonly size: number;
 
   /**
    * @param now The time in nanoseconds since the Unix epoch.
    * @param idleTimeout The most seconds between two requests on a connection.
+   * @param keys Keys of requests with a MAC; `null` if there are none.
    */
   constructor(
     readonly admission: Admission,
     readonly counters: Counters,
     readonly now: () => bigint,
     readonly idleTimeout: number,
-  ) {}
+    readonly keys: Keys | null = null,
+  ) {
+    const sizes = [...keys?.values() ?? []].map((key) => messageSize(key, VERSION));
+    this.size = Math.max(PACKET_SIZE, ...sizes);
+  }
 
   /** Admits a client that has connected, or counts a refusal. @returns `null` if it is refused. */
   admit(address: string): Client | null {
@@ -53,16 +68,23 @@ export class Session extends IdleMonitor {
   /** Why to end the session once pending bytes are sent; `null` to go on. */
   refusal: Refusal | null = null;
   readonly #sessions: SessionContext;
-  /** Assembles a message that comes in pieces. */
+  /** Assembles a message that comes in pieces, or with a MAC. */
   #pieces: Uint8Array<ArrayBuffer> | null = null;
   #filled = 0;
+  /** Bytes that the message is taken to have. */
+  #size: number;
+  /** Begins with the whole message. */
   #message: Uint8Array = new Uint8Array();
+  #length = PACKET_SIZE;
+  /** A buffer for replies with a MAC. */
+  #signed: Uint8Array<ArrayBuffer> | null = null;
   #arrived = 0n;
   #transmitted = 0n;
 
   constructor(sessions: SessionContext) {
     super();
     this.#sessions = sessions;
+    this.#size = sessions.size;
   }
 
   begin(client: Client): void {
@@ -70,6 +92,7 @@ export class Session extends IdleMonitor {
     this.client = client;
     this.refusal = null;
     this.#filled = 0;
+    this.#size = this.#sessions.size;
   }
 
   /** Whether no byte of the next message has come yet. */
@@ -77,15 +100,16 @@ export class Session extends IdleMonitor {
     return this.#filled === 0;
   }
 
-  /** The number of bytes that the message still lacks. */
+  /** The most bytes to read: those that the message still lacks, and perhaps some of the next. */
   get missing(): number {
-    return PACKET_SIZE - this.#filled;
+    return this.#size - this.#filled;
   }
 
   /** A buffer for these bytes. */
   get room(): Uint8Array<ArrayBuffer> {
-    const pieces = this.#pieces ??= new Uint8Array(PACKET_SIZE);
-    return this.#filled === 0 ? pieces : pieces.subarray(this.#filled);
+    const pieces = this.#pieces ??= new Uint8Array(this.#size);
+    const isAll = this.#filled === 0 && pieces.length === this.#size;
+    return isAll ? pieces : pieces.subarray(this.#filled, this.#size);
   }
 
   /**
@@ -100,6 +124,7 @@ export class Session extends IdleMonitor {
       if (this.refusal !== null) return "refused";
       if (count === PACKET_SIZE) {
         this.#message = bytes;
+        this.#length = PACKET_SIZE;
         return "whole";
       }
     }
@@ -107,8 +132,48 @@ export class Session extends IdleMonitor {
     if (bytes.buffer !== room.buffer) room.set(bytes.subarray(0, count));
     this.#filled += count;
     if (this.#filled < PACKET_SIZE) return "more";
-    this.#filled = 0;
+    const { keys } = this.#sessions;
+    return keys === null ? this.#cut(PACKET_SIZE) : this.#frame(keys);
+  }
+
+  /**
+   * Takes a message out of the pieces. What follows its header is a key's ID, or the next request:
+   * no ID begins like one. Nothing follows if nothing has come yet, since whoever sends no MAC waits
+   * for the reply.
+   */
+  #frame(keys: Keys): "more" | "whole" | "refused" {
+    const pieces = this.#pieces!;
+    this.refusal = refuseRequest(pieces[0]!);
+    if (this.refusal !== null) return "refused";
+    const isPlain = this.#filled === PACKET_SIZE || refuseRequest(pieces[PACKET_SIZE]!) === null;
+    if (isPlain) return this.#cut(PACKET_SIZE);
+    if (this.#filled < PACKET_SIZE + KEY_ID_SIZE) return "more";
+    const key = keys.get(keyIdOf(pieces));
+    const size = key === undefined ? 0 : messageSize(key, versionOf(pieces));
+    if (size > this.#size) this.#grow(size);
+    if (size > this.#filled) return "more";
+    if (!isAuthentic(pieces.subarray(0, size), key)) {
+      this.refusal = "mac";
+      return "refused";
+    }
+    return this.#cut(size);
+  }
+
+  /** Makes room for a longer MAC than those of version 4. */
+  #grow(size: number): void {
+    this.#size = size;
+    if (size <= this.#pieces!.length) return; // It was needed before.
+    const pieces = new Uint8Array(size);
+    pieces.set(this.#pieces!);
+    this.#pieces = pieces;
+  }
+
+  /** The message is whole; what follows it, less than a header, belongs to the next. */
+  #cut(length: number): "whole" {
     this.#message = this.#pieces!;
+    this.#length = length;
+    this.#filled -= length;
+    this.#size = this.#sessions.size;
     return "whole";
   }
 
@@ -117,20 +182,30 @@ export class Session extends IdleMonitor {
    * asks too often. That sets {@linkcode refusal}: the reply must be the last.
    *
    * @param arrived T2: when the last byte of the message arrived.
-   * @param reply 48 bytes to write to.
+   * @param plain 48 bytes for a reply without a MAC.
+   * @returns The reply: `plain`, or a longer one.
    */
-  answer(arrived: bigint, reply: Uint8Array): void {
+  answer(arrived: bigint, plain: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
     const { admission, template } = this.#sessions;
+    const reply = this.#length === PACKET_SIZE ? plain : this.#signedReply();
     this.#arrived = arrived;
     respond(this.#message, reply, template, arrived);
+    if (this.#filled > 0) this.#pieces!.copyWithin(0, this.#length, this.#length + this.#filled);
     this.refusal = admission.request(this.client!, arrived) ? null : "rate";
     if (this.refusal !== null) kissRate(reply);
+    return reply;
   }
 
-  /** Writes T3 into the reply. Send it at once. */
+  /** A buffer for a reply as long as the message. It may be in use until the reply has been sent. */
+  #signedReply(): Uint8Array<ArrayBuffer> {
+    if (this.#signed?.length !== this.#length) this.#signed = new Uint8Array(this.#length);
+    return this.#signed!;
+  }
+
+  /** Writes T3, and a MAC, into the reply. Send it at once. */
   stamp(reply: Uint8Array): void {
     this.#transmitted = this.#sessions.now();
-    stampTransmit(reply, this.#transmitted);
+    stampTransmit(reply, this.#transmitted, this.#sessions.keys);
   }
 
   /** Counts the reply. Call it when the reply has been handed over. */

@@ -203,7 +203,6 @@ class ServedConnection {
   readonly #answer = (): void => {
     const session = this.#session;
     const writer = this.#writer;
-    const reply = this.#reply;
     if (writer.error !== undefined) {
       this.#end(true);
       return;
@@ -213,14 +212,14 @@ class ServedConnection {
       writer.writing.then(this.#answer);
       return;
     }
-    session.answer(this.#arrived, reply);
+    const reply = session.answer(this.#arrived, this.#reply);
     const isLast = session.refusal !== null;
     // The next read is posted before this reply is stamped, so that only the write follows T3.
     const wait = isLast ? null : this.#shared.queue.take();
     if (wait !== null) wait.then(this.#read);
     else if (!isLast) this.#read();
     session.stamp(reply);
-    const writing = writer.write();
+    const writing = writer.write(reply);
     session.replied();
     if (isLast) writing.then(() => this.#end(false));
   };

@@ -181,7 +181,7 @@ class Burst {
     // All are with one address: another may be another machine, with another clock.
     if (address !== this.#measured) this.#exchanges.length = this.#stamped = 0;
     this.#measured = address;
-    const { packet, rejection } = judgeReply(reply, nonce);
+    const { packet, rejection } = judgeReply(reply, nonce, this.#options.key);
     if (rejection !== null) throw new RejectedReply(rejection, packet);
     this.#packet = packet;
     const t2 = fromTimestamp(packet.receive, this.#options.environment.clock.realtime());

@@ -10,7 +10,8 @@ import { type Channel, ChannelError, connectFirst, streamChannel } from "../net/
 import { exchangeDatagrams, LostDatagram } from "../net/datagram_exchange.ts";
 import { errorText, isUnknownHost, TlsError } from "../net/errors.ts";
 import type { Connection, Network, Stamps } from "../net/network.ts";
-import { encodeRequest, PACKET_SIZE } from "../ntp/packet.ts";
+import { type MessageKey, messageSize } from "../ntp/mac.ts";
+import { encodeRequest, PACKET_SIZE, VERSION } from "../ntp/packet.ts";
 import { type Deadline, race } from "./deadline.ts";
 
 /** The world outside, as far as measuring needs it. */
@@ -37,6 +38,8 @@ export interface Target {
   readonly family: 4 | 6 | undefined;
   /** Authorities, as PEM text, that may have signed the certificate of a server with TLS. */
   readonly ca: string | undefined;
+  /** The key of the messages' MACs; `null` if they have none. */
+  readonly key: MessageKey | null;
   /** The connection to go on with, and to keep. `undefined`: one is opened, and closed at the end. */
   readonly kept: KeptConnection | undefined;
   readonly environment: Environment;
@@ -47,6 +50,11 @@ export interface Target {
 /** What came of a request. */
 type Reply = Stamps & { readonly nonce: bigint };
 
+/** Bytes of a request, and of a reply. */
+function sizeFor({ key }: Target): number {
+  return key === null ? PACKET_SIZE : messageSize(key, VERSION);
+}
+
 /** A way to ask one server. */
 export abstract class Conversation {
   /** The address that is asked; `null` until the name has been resolved. */
@@ -54,7 +62,7 @@ export abstract class Conversation {
   /** What the server sent last. */
   reply: Uint8Array = new Uint8Array();
 
-  constructor(protected readonly target: Target) {}
+  constructor(readonly target: Target) {}
 
   /** Gets ready for an exchange, also after one has failed. */
   abstract begin(): Promise<void>;
@@ -107,12 +115,13 @@ export class StreamConversation extends Conversation {
   #cancel = () => {};
 
   async begin(): Promise<void> {
-    const { kept, environment: { clock, timers }, deadline: { signal } } = this.target;
+    const { target } = this;
+    const { kept, environment: { clock, timers }, deadline: { signal } } = target;
     const before = kept?.connection ?? null;
     // If it breaks, the next attempt opens another.
     if (kept !== undefined) kept.connection = null;
     const connection = this.#connection = before ?? await this.#open();
-    this.#channel = streamChannel(connection, clock, signal);
+    this.#channel = streamChannel(connection, clock, signal, sizeFor(target));
     this.address = formatAddress(this.#channel.address);
     this.reply = this.#channel.reply;
     if (before === null) return;
@@ -122,6 +131,8 @@ export class StreamConversation extends Conversation {
   async exchange(): Promise<Reply> {
     const nonce = this.target.environment.nonce();
     encodeRequest(this.#channel!.request, nonce);
+    // Before T1, which it does not hold: the MAC takes time.
+    this.target.key?.sign(this.#channel!.request);
     const stamps = await this.#channel!.exchange();
     this.#cancel();
     return { ...stamps, nonce };
@@ -175,8 +186,8 @@ export class StreamConversation extends Conversation {
  * as none has answered, and afterwards only to the one that has.
  */
 export class DatagramConversation extends Conversation {
-  override readonly reply: Uint8Array = new Uint8Array(PACKET_SIZE);
-  readonly #request = new Uint8Array(PACKET_SIZE);
+  override readonly reply: Uint8Array = new Uint8Array(sizeFor(this.target));
+  readonly #request = new Uint8Array(this.reply.length);
   /** The addresses to ask, the next one first. */
   #candidates: SocketAddress[] = [];
 
@@ -187,7 +198,7 @@ export class DatagramConversation extends Conversation {
   }
 
   async exchange(): Promise<Reply> {
-    const { kept, environment, deadline: { signal } } = this.target;
+    const { kept, key, environment, deadline: { signal } } = this.target;
     const { network, clock, timers } = environment;
     const [request, reply] = [this.#request, this.reply];
     for (;;) {
@@ -195,8 +206,10 @@ export class DatagramConversation extends Conversation {
       this.address = formatAddress(to);
       const nonce = environment.nonce();
       encodeRequest(request, nonce);
+      key?.sign(request);
       try {
-        const stamps = await exchangeDatagrams(network, to, request, reply, clock, timers, signal);
+        const exchanging = [network, to, request, reply, key, clock, timers, signal] as const;
+        const stamps = await exchangeDatagrams(...exchanging);
         this.#candidates = [to];
         if (kept !== undefined) kept.address = to;
         return { ...stamps, nonce };

@@ -57,7 +57,7 @@ export class RejectedReply extends Error {
 export function failureOf(
   error: unknown,
   name: string,
-  { address, reply }: Conversation,
+  { address, reply, target: { key } }: Conversation,
   timeout: number | null,
 ): Failure {
   const rejected = error instanceof RejectedReply ? error : null;
@@ -69,6 +69,9 @@ export function failureOf(
   if (error instanceof ChannelError || error instanceof RejectedReply) {
     text = error.message + quotation(error, reply);
   }
+  const isUnanswered = address !== null && timeout !== null || error instanceof ChannelError ||
+    rejected?.rejection === "mac";
+  if (key !== null && isUnanswered) text += `; does it have the same key ${key.id}?`;
   return {
     status: rejected !== null || error instanceof TlsError ? "invalid" : "unreachable",
     address,

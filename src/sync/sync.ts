@@ -9,6 +9,7 @@ import { type Clock, crossTimestamp, stepped, type Timers } from "../clock/clock
 import { systemClock, systemTimers } from "../clock/system_clock.ts";
 import { parseServerAddress, type ServerAddress } from "../net/address.ts";
 import type { Network, Timestamps } from "../net/network.ts";
+import type { MessageKey } from "../ntp/mac.ts";
 import { nanoseconds } from "../ntp/timestamp.ts";
 import { measure, type Measurement } from "./burst.ts";
 import type { Environment, KeptConnection } from "./conversation.ts";
@@ -38,6 +39,11 @@ export interface SyncOptions {
    * those that Deno trusts.
    */
   ca?: string | undefined;
+  /**
+   * A key that the servers have too, one of those that `parseKeys` reads: requests carry its MAC, and
+   * replies without one do not count. Default: none.
+   */
+  key?: MessageKey | undefined;
   /**
    * Who timestamps replies. The kernel can on Linux, where libc may be loaded, but not over TLS.
    * Default `auto`: the kernel where it can and the clock is the machine's, else the program.
@@ -182,7 +188,7 @@ export class Poller {
 
   async #ask(which: readonly number[], done: number[]): Promise<(Measurement | Failure)[]> {
     const { servers, environment, environment: { clock } } = this;
-    const { family, ca, onProgress } = this.#options;
+    const { family, ca, key = null, onProgress } = this.#options;
     const all = this.#samples.reduce((a, b) => a + b);
     // What the caller's own callback throws is no server's fault: it ends the poll.
     const thrown = new AbortController();
@@ -196,6 +202,7 @@ export class Poller {
         timeout: this.#timeout,
         family,
         ca,
+        key,
         signal,
         kept: this.#kept?.[i],
         environment,

@@ -6,6 +6,8 @@
 
 import { align, Arena, arrivalTime, CONTROL, decodeAddress, layOut, NAME } from "./message.ts";
 import { socketError } from "./sockets.ts";
+import { MAX_MESSAGE_SIZE } from "../../ntp/mac.ts";
+import { PACKET_SIZE } from "../../ntp/packet.ts";
 import { errno, type Libc } from "../../libc/libc.ts";
 import * as c from "../../libc/structures.ts";
 
@@ -33,33 +35,41 @@ export class DatagramBatch {
   readonly #controls: number;
   readonly #receiving: Uint8Array<ArrayBuffer>;
   readonly #sending: Uint8Array<ArrayBuffer>;
+  /** The message and the buffer of {@linkcode single}. */
+  readonly #single: number;
+  readonly #singleVector: number;
+  readonly #singleReply: number;
   #ready = 0;
 
-  /** @param size Length of each reply in bytes, and of the part of each request that is read. */
+  /** @param size Length in bytes of the part of each request that is read. */
   constructor(libc: Libc, fd: number, size: number) {
     this.#libc = libc;
     this.#fd = fd;
-    const each = 2 * c.mmsghdr.size + 2 * c.iovec.size + 2 * align(size) + NAME + CONTROL;
-    const arena = this.#arena = new Arena(libc, BATCH * each);
+    const each = 2 * (c.mmsghdr.size + c.iovec.size) + align(size) + PACKET_SIZE + NAME + CONTROL;
+    const single = c.mmsghdr.size + c.iovec.size + align(MAX_MESSAGE_SIZE);
+    const arena = this.#arena = new Arena(libc, BATCH * each + single);
     this.#received = arena.take(BATCH * c.mmsghdr.size);
     this.#sent = arena.take(BATCH * c.mmsghdr.size);
     this.#names = arena.take(BATCH * NAME);
     this.#controls = arena.take(BATCH * CONTROL);
     const requests = arena.take(BATCH * size);
-    const replies = arena.take(BATCH * size);
-    const slices = (start: number) =>
+    const replies = arena.take(BATCH * PACKET_SIZE);
+    const slices = (start: number, size: number) =>
       Array.from({ length: BATCH }, (_, i) => arena.slice(start + i * size, size));
-    this.requests = slices(requests);
-    this.replies = slices(replies);
+    this.requests = slices(requests, size);
+    this.replies = slices(replies, PACKET_SIZE);
     for (let i = 0; i < BATCH; i++) {
       const name = this.#names + i * NAME;
       const control = this.#controls + i * CONTROL;
       const [from, to] = [this.#received, this.#sent].map((start) => start + i * c.mmsghdr.size);
       layOut(arena, from!, name, requests + i * size, size, control);
-      layOut(arena, to!, name, replies + i * size, size, control);
+      layOut(arena, to!, name, replies + i * PACKET_SIZE, PACKET_SIZE, control);
     }
     this.#receiving = arena.slice(this.#received, BATCH * c.mmsghdr.size);
     this.#sending = arena.slice(this.#sent, BATCH * c.mmsghdr.size);
+    this.#single = arena.take(c.mmsghdr.size);
+    const reply = this.#singleReply = arena.take(MAX_MESSAGE_SIZE);
+    this.#singleVector = layOut(arena, this.#single, this.#names, reply, 0, this.#controls);
   }
 
   /**
@@ -103,12 +113,35 @@ export class DatagramBatch {
     return decodeAddress(this.#arena.view, this.#names + i * NAME);
   }
 
-  /** Queues a reply to a datagram for {@linkcode send}. @returns The buffer to write it to. */
+  /** Queues a reply to a datagram for {@linkcode send}. @returns The 48 bytes to write it to. */
   reply(i: number): Uint8Array {
+    // Replies are packed from the start.
+    this.#address(i, this.#sent + this.#ready * c.mmsghdr.size);
+    return this.replies[this.#ready++]!;
+  }
+
+  /**
+   * Prepares a reply to a datagram for {@linkcode sendSingle}.
+   *
+   * @param length In bytes.
+   * @returns The buffer to write it to.
+   */
+  single(i: number, length: number): Uint8Array {
+    this.#address(i, this.#single);
+    this.#arena.view.setUint32(this.#singleVector + c.iovec.iov_len, length, true);
+    return this.#arena.slice(this.#singleReply, length);
+  }
+
+  /** Sends the reply that was prepared last. If it cannot be sent, it is lost. */
+  sendSingle(): void {
+    const message = this.#arena.slice(this.#single, c.mmsghdr.size);
+    this.#libc.sendmmsg(this.#fd, message, 1, c.MSG_DONTWAIT);
+  }
+
+  /** Has a reply go back to where its request came from. */
+  #address(i: number, to: number): void {
     const { view } = this.#arena;
     const from = this.#received + i * c.mmsghdr.size;
-    const to = this.#sent + this.#ready * c.mmsghdr.size;
-    // Replies are packed from the start; each goes back to where its request came from.
     this.#arena.point(to + c.msghdr.msg_name, this.#names + i * NAME);
     view.setUint32(
       to + c.msghdr.msg_namelen,
@@ -116,7 +149,6 @@ export class DatagramBatch {
       true,
     );
     this.#pointSource(i, from, to);
-    return this.replies[this.#ready++]!;
   }
 
   /** The number of replies queued. */

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { MAX_MESSAGE_SIZE } from "../../ntp/mac.ts";
 import { PACKET_SIZE } from "../../ntp/packet.ts";
 import { SECOND } from "../../ntp/timestamp.ts";
 import { errno, type Libc } from "../../libc/libc.ts";
@@ -141,7 +142,7 @@ export class Receiver {
 
   constructor(libc: Libc) {
     this.#libc = libc;
-    const size = PACKET_SIZE;
+    const size = MAX_MESSAGE_SIZE;
     const arena = new Arena(libc, c.msghdr.size + c.iovec.size + align(size) + CONTROL);
     const header = arena.take(c.msghdr.size);
     const bytes = arena.take(size);

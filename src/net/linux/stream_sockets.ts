@@ -18,7 +18,7 @@ export interface Accepted {
 
 /** A server's streams. None of the calls wait. */
 export interface StreamSockets {
-  /** Where {@linkcode receive} puts bytes, 48 at most. */
+  /** Where {@linkcode receive} puts bytes: as many as the longest message has. */
   readonly received: Uint8Array;
   /**
    * Accepts a connection, to wait until it is readable.

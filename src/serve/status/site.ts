@@ -244,12 +244,13 @@ export class Site {
 }
 
 /** Refusals of a whole message, as opposed to those of a connection or of other bytes. */
-const MESSAGES = keysOf<RequestRefusal | "rate">({ version: 0, mode: 0, rate: 0 });
+const MESSAGES = keysOf<RequestRefusal | "mac" | "rate">({ version: 0, mode: 0, mac: 0, rate: 0 });
 
 /** Refusals of a datagram. */
 const DATAGRAMS = keysOf<DatagramRefusal>({
   version: 0,
   mode: 0,
+  mac: 0,
   rate: 0,
   denied: 0,
   incomplete: 0,
