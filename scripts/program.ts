@@ -17,12 +17,18 @@ export interface Program {
   readonly flags?: readonly string[];
 }
 
+/** The variables that it may set or read. */
+const ENVIRONMENT = [
+  ...["DENO_TLS_CA_STORE", "TERM", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"],
+  ...["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"],
+];
+
 /** What the program may do, and how its heap grows: compiled, and from source by `deno.json`. */
 export const RUNTIME_FLAGS: readonly string[] = [
   "--no-prompt",
   "--allow-net",
   "--allow-read", // Given up at once unless a certificate is named.
-  "--allow-env=DENO_TLS_CA_STORE,TERM,NOTIFY_SOCKET,WATCHDOG_PID,WATCHDOG_USEC",
+  `--allow-env=${ENVIRONMENT.join(",")}`,
   `--allow-ffi=${LIBC_PATHS.join(",")}`,
   // Half the memory under load, and no less speed that could be measured.
   "--v8-flags=--max-semi-space-size=4,--heap-growing-percent=10",

@@ -26,8 +26,8 @@ _tsync() {
         case $last in
           --ca | --keys) files=1 ;;
           --timestamps) words='auto kernel user' ;;
-          --samples | --timeout | --interval | --step-threshold | --max-offset | --key) ;;
-          *) words='--samples --timeout --json --watch --interval --set --step-threshold --max-offset --timestamps --ca --keys --key -4 -6 --quiet --help' hosts=1 ;;
+          --samples | --timeout | --interval | --step-threshold | --max-offset | --proxy | --key) ;;
+          *) words='--samples --timeout --json --watch --interval --set --step-threshold --max-offset --timestamps --ca --proxy --keys --key -4 -6 --quiet --help' hosts=1 ;;
         esac
         ;;
     esac

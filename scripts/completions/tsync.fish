@@ -34,6 +34,7 @@ complete -c tsync -n '__fish_seen_subcommand_from sync' -l step-threshold -x -d 
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l max-offset -x -d 'exit 3 unless |offset| + error bound is at most S seconds'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l timestamps -x -a 'auto kernel user' -d 'who timestamps replies: auto, kernel (Linux, not with TLS) or user (default: auto)'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l ca -r -F -d 'authorities for tls:// servers\' certificates, PEM (default: the system\'s)'
+complete -c tsync -n '__fish_seen_subcommand_from sync' -l proxy -x -d 'reach tls:// servers through this HTTP proxy (default: HTTPS_PROXY, if set)'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l keys -r -F -d 'keys in chrony\'s format, of which --key names one'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l key -x -d 'believe only replies with a MAC of this key of --keys'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -s 4 -d 'use IPv4 only'

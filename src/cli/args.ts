@@ -6,7 +6,13 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import type { ServeOptions, WatchOptions } from "../mod.ts";
-import { hostOf, NTP_PORT, parseListenAddress, type SocketAddress } from "../net/address.ts";
+import {
+  hostOf,
+  NTP_PORT,
+  parseListenAddress,
+  parseProxy,
+  type SocketAddress,
+} from "../net/address.ts";
 import type { Timestamps } from "../net/network.ts";
 import { parsePrefix } from "../serve/admission.ts";
 import { PANIC_THRESHOLD_SECONDS } from "../sync/correction.ts";
@@ -154,6 +160,7 @@ function parseSync(flags: FlagValues): Arguments {
       timeout: flags.seconds("timeout", false),
       timestamps: flags.timestamps(),
       interval: flags.seconds("interval", false),
+      proxy: flags.proxy(),
       family: both ? undefined : flags.isOn("4") ? 4 : flags.isOn("6") ? 6 : undefined,
     },
     json: flags.isOn("json"),
@@ -230,6 +237,16 @@ class FlagValues {
       name,
       `${zeroAllowed ? "0 or more" : "more than 0"} and less than 1000000 seconds`,
     );
+  }
+
+  proxy(): string | undefined {
+    const text = this.text("proxy");
+    try {
+      if (text !== undefined) parseProxy(text);
+    } catch (error) {
+      throw new UsageError(`--proxy: ${(error as Error).message}`, this.#command);
+    }
+    return text;
   }
 
   /** One of the keys in a file. */

@@ -182,6 +182,11 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
         value: "FILE",
         help: "authorities for tls:// servers' certificates, PEM (default: the system's)",
       },
+      {
+        name: "proxy",
+        value: "URL",
+        help: "reach tls:// servers through this HTTP proxy (default: HTTPS_PROXY, if set)",
+      },
       { name: "keys", value: "FILE", help: "keys in chrony's format, of which --key names one" },
       { name: "key", value: "ID", help: "believe only replies with a MAC of this key of --keys" },
       { name: "4", help: "use IPv4 only" },

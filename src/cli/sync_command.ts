@@ -14,6 +14,7 @@ import { sync } from "../sync/sync.ts";
 import { parseServerAddress } from "../net/address.ts";
 import { trustOnly } from "../net/deno/tls.ts";
 import { type SyncArguments, UsageError } from "./args.ts";
+import { proxyOfEnvironment } from "./environment.ts";
 import { mayReadFiles, readFile } from "./files.ts";
 import { EXIT } from "./flags.ts";
 import { isDrawable, print } from "./terminal.ts";
@@ -44,7 +45,12 @@ export async function runSync(
       throw new UsageError((error as Error).message, "sync");
     }
   });
-  const { timestamps } = args.options;
+  const { timestamps, proxy } = args.options;
+  const isTls = servers.some(({ transport }) => transport === "tls");
+  if (proxy !== undefined && !isTls) throw new UsageError("--proxy needs a tls:// server", "sync");
+  const options = proxy === undefined && isTls
+    ? { ...args.options, ...proxyOfEnvironment() }
+    : args.options;
   if (timestamps === "kernel" && servers.every(({ transport }) => transport === "tls")) {
     throw new UsageError(
       "cannot use --timestamps kernel with TLS, whose messages the kernel does not see: " +
@@ -53,12 +59,17 @@ export async function runSync(
     );
   }
   const key = args.key && (await import("./key_file.ts")).readKey(args.key);
-  const ca = authorities(args.ca, servers.some(({ transport }) => transport === "tls"));
+  const ca = authorities(args.ca, isTls);
   const setter = args.set && openSetter();
   if (setter?.isKeptByOther && !args.quiet) console.error(`tsync: ${OTHERS}`);
   const corrector = setter && new Corrector(setter, args.set!.stepThreshold);
   if (args.watch) {
-    return await (await import("./watch_command.ts")).runWatch(args, ca, key, corrector);
+    return await (await import("./watch_command.ts")).runWatch(
+      { ...args, options },
+      ca,
+      key,
+      corrector,
+    );
   }
   const interrupt = new AbortController();
   const onSignal = () => interrupt.abort();
@@ -66,7 +77,7 @@ export async function runSync(
   const progress = new Progress(args.quiet);
   try {
     const fix = await sync({
-      ...args.options,
+      ...options,
       ca,
       key,
       signal: interrupt.signal,

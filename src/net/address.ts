@@ -71,6 +71,49 @@ export function parseServerAddress(name: string): ServerAddress {
   return { name, transport, hostname, port: parsePort(name, port) ?? DEFAULT_PORTS[transport] };
 }
 
+/** An HTTP proxy. */
+export interface ProxyAddress extends SocketAddress {
+  /** User name and password, joined by a colon, as UTF-8 in Base64; `null` if there are none. */
+  readonly credentials: string | null;
+}
+
+/**
+ * Parses a proxy: `http://host:port`, with `user:password@` before the host if it demands them. As
+ * in other programs, `http://` may be left out.
+ *
+ * @throws {SyntaxError} if it is none. The message does not quote a password.
+ */
+export function parseProxy(url: string): ProxyAddress {
+  const parts = /^(?:http:\/\/)?(?:(.*)@)?((?:\[[^\]]*\]|[^:@/[\]]+):\d+)\/?$/i.exec(url);
+  try {
+    const { hostname, port } = parseServerAddress(`tcp://${parts![2]}`);
+    const user = parts![1];
+    return { hostname, port, credentials: user === undefined ? null : encodeCredentials(user) };
+  } catch (error) {
+    const shown = url.replace(/^(.*\/\/)?.*@/, "$1…@");
+    throw new SyntaxError(`cannot use "${shown}" as a proxy: expected http://HOST:PORT`, {
+      cause: error,
+    });
+  }
+}
+
+/** @param user As in a URL: characters may be written as `%40`. */
+function encodeCredentials(user: string): string {
+  return btoa(String.fromCharCode(...new TextEncoder().encode(decodeURIComponent(user))));
+}
+
+/**
+ * Whether a list names a host: by its name or a domain that it is in, with or without a dot in front,
+ * by its address, or with `*`.
+ */
+export function isListed(hostname: string, list: readonly string[]): boolean {
+  const host = hostname.toLowerCase();
+  return list.some((entry) => {
+    const name = entry.toLowerCase().replace(/^\*?\./, "");
+    return name === "*" || name !== "" && (host === name || host.endsWith(`.${name}`));
+  });
+}
+
 /**
  * Parses where to listen: `port` (on 127.0.0.1), `address:port` or `[v6]:port`; port 0 is any free
  * one.

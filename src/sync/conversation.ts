@@ -5,7 +5,12 @@
  */
 
 import type { Clock, Timers } from "../clock/clock.ts";
-import { formatAddress, type ServerAddress, type SocketAddress } from "../net/address.ts";
+import {
+  formatAddress,
+  type ProxyAddress,
+  type ServerAddress,
+  type SocketAddress,
+} from "../net/address.ts";
 import { type Channel, ChannelError, connectFirst, streamChannel } from "../net/channel.ts";
 import { exchangeDatagrams, LostDatagram } from "../net/datagram_exchange.ts";
 import { errorText, isUnknownHost, TlsError } from "../net/errors.ts";
@@ -34,6 +39,8 @@ export interface KeptConnection {
 /** Whom to ask, and by what means. */
 export interface Target {
   readonly server: ServerAddress;
+  /** What stands between, for the sentences; `null` if nothing does. */
+  readonly proxy: ProxyAddress | null;
   /** Use only addresses of this family. */
   readonly family: 4 | 6 | undefined;
   /** Authorities, as PEM text, that may have signed the certificate of a server with TLS. */

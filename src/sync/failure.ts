@@ -4,6 +4,7 @@
  * @module
  */
 
+import { formatAddress } from "../net/address.ts";
 import { ChannelError } from "../net/channel.ts";
 import { looksLikeTls } from "../net/deno/tls.ts";
 import { errorText, type OptionName, TlsError } from "../net/errors.ts";
@@ -57,7 +58,7 @@ export class RejectedReply extends Error {
 export function failureOf(
   error: unknown,
   name: string,
-  { address, reply, target: { key } }: Conversation,
+  { address, reply, target: { key, proxy } }: Conversation,
   timeout: number | null,
 ): Failure {
   const rejected = error instanceof RejectedReply ? error : null;
@@ -69,9 +70,13 @@ export function failureOf(
   if (error instanceof ChannelError || error instanceof RejectedReply) {
     text = error.message + quotation(error, reply);
   }
-  const isUnanswered = address !== null && timeout !== null || error instanceof ChannelError ||
-    rejected?.rejection === "mac";
-  if (key !== null && isUnanswered) text += `; does it have the same key ${key.id}?`;
+  const isUnanswered = address !== null && timeout !== null || error instanceof ChannelError;
+  if (key !== null && (isUnanswered || rejected?.rejection === "mac")) {
+    text += `; does it have the same key ${key.id}?`;
+  }
+  if (proxy !== null && (isUnanswered || error instanceof TlsError)) {
+    text += ` (through the proxy ${formatAddress(proxy)})`;
+  }
   return {
     status: rejected !== null || error instanceof TlsError ? "invalid" : "unreachable",
     address,

@@ -7,7 +7,13 @@
 import { clientNetwork, timestampsFor } from "../net/system.ts";
 import { type Clock, crossTimestamp, stepped, type Timers } from "../clock/clock.ts";
 import { systemClock, systemTimers } from "../clock/system_clock.ts";
-import { parseServerAddress, type ServerAddress } from "../net/address.ts";
+import {
+  isListed,
+  parseProxy,
+  parseServerAddress,
+  type ProxyAddress,
+  type ServerAddress,
+} from "../net/address.ts";
 import type { Network, Timestamps } from "../net/network.ts";
 import type { MessageKey } from "../ntp/mac.ts";
 import { nanoseconds } from "../ntp/timestamp.ts";
@@ -40,6 +46,13 @@ export interface SyncOptions {
    */
   ca?: string | undefined;
   /**
+   * An HTTP proxy for `tls://` servers, `http://HOST:PORT` or `http://USER:PASSWORD@HOST:PORT`. It
+   * also looks up their names. Default: none, whatever the environment says.
+   */
+  proxy?: string | undefined;
+  /** Hosts, and domains with all that is in them, to reach without the proxy. Default: none. */
+  noProxy?: readonly string[] | undefined;
+  /**
    * A key that the servers have too, one of those that `parseKeys` reads: requests carry its MAC, and
    * replies without one do not count. Default: none.
    */
@@ -71,7 +84,7 @@ const POLLS = 3;
  *
  * @returns The offset, servers' time minus local clock, and its error bound, in seconds. Both are
  * `null` if no majority agrees or nobody answers: that is not an error.
- * @throws {SyntaxError} if a server's name is not valid.
+ * @throws {SyntaxError} if a server's name or the proxy is not valid.
  * @throws {RangeError} if a number is out of range.
  * @throws The signal's reason, if it is aborted, and what `onProgress` throws.
  * @throws {Error} with a sentence, if the local clock cannot be read, or the kernel's timestamps
@@ -104,6 +117,8 @@ export class Poller {
   readonly #timeout: number;
   readonly #slew: number;
   readonly #options: SyncOptions;
+  /** By server; `null` if it is reached directly. */
+  readonly #proxies: readonly (ProxyAddress | null)[];
   /** By server; `null` if connections are closed after each poll. */
   readonly #kept: readonly KeptConnection[] | null;
   /** Servers that want to be left alone: what they said, and until when, on the monotonic timeline. */
@@ -131,6 +146,10 @@ export class Poller {
       );
     }
     this.#options = options;
+    const proxy = options.proxy === undefined ? null : parseProxy(options.proxy);
+    const isProxied = ({ transport, hostname }: ServerAddress) =>
+      transport === "tls" && !isListed(hostname, options.noProxy ?? []);
+    this.#proxies = this.servers.map((server) => isProxied(server) ? proxy : null);
     const usual = keeps ? "keepingSamples" : "samples";
     this.#samples = this.servers.map(({ transport }) => samples ?? PACING[transport][usual]);
     this.#timeout = timeout;
@@ -196,8 +215,10 @@ export class Poller {
     const outcomes = await Promise.all(which.map(async (i) => {
       const silent = this.#silent.get(i);
       if (silent !== undefined && clock.monotonic() < silent.until) return silent.failure;
+      const proxy = this.#proxies[i]!;
       const outcome = await measure({
         server: servers[i]!,
+        proxy,
         samples: this.#samples[i]!,
         timeout: this.#timeout,
         family,
@@ -205,7 +226,7 @@ export class Poller {
         key,
         signal,
         kept: this.#kept?.[i],
-        environment,
+        environment: proxy === null ? environment : throughProxy(environment, proxy, family),
         onSample: (count) => {
           done[i] = count;
           try {
@@ -224,6 +245,27 @@ export class Poller {
     thrown.signal.throwIfAborted();
     return outcomes;
   }
+}
+
+/** A world in which servers are reached through a proxy. */
+function throughProxy(
+  environment: Environment,
+  proxy: ProxyAddress,
+  family: 4 | 6 | undefined,
+): Environment {
+  const { network, timers } = environment;
+  return {
+    ...environment,
+    network: {
+      ...network,
+      // The proxy looks it up: it may be a name that is not known here.
+      resolve: (hostname) => Promise.resolve([hostname]),
+      async connect(address, signal) {
+        const { connectThrough } = await import("../net/proxy.ts");
+        return await connectThrough(proxy, network, timers, family, address, signal);
+      },
+    },
+  };
 }
 
 /** What can be said about a server when the local clock does not stand still. */
