@@ -12,6 +12,7 @@ import { generated } from "../scripts/generate.ts";
 import { releaseNotes } from "../scripts/release_notes.ts";
 import { parseCommandLine } from "../src/cli/args.ts";
 import { COMMANDS, dashed } from "../src/cli/flags.ts";
+import { parseKeys } from "../src/ntp/keys.ts";
 
 const files = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
 for (const { name } of Deno.readDirSync("docs")) {
@@ -70,6 +71,21 @@ Deno.test("what is shown as a command of tsync is one", () => {
     }
   }
   assert(seen > 40, `only ${seen} commands were found`);
+});
+
+Deno.test("the key file that is shown is one, and the types that are named are all", () => {
+  const text = texts.get("docs/keys.md")!;
+  const [, file] = /^```\n(# ID TYPE KEY\n[^]*?)^```/m.exec(text)!;
+  using keys = parseKeys(new TextEncoder().encode(file));
+  assertEquals([...keys.keys()], [10, 11]);
+  const wrong = new TextEncoder().encode("1 NONE a");
+  const { message } = assertThrows(() => parseKeys(wrong), SyntaxError);
+  const types: string[] = message.split("one of ")[1]!.split(", ");
+  const rows = text.split("\n").filter((line) => line.startsWith("| `"));
+  const named = rows.flatMap((row) => [...row.matchAll(/`([^`]+)`/g)].map(([, name]) => name!));
+  const isNamed = (type: string) => named.includes(type.replace(/^SHA3-.*/, "SHA3-..."));
+  assertEquals(types.filter((type) => !isNamed(type)), []);
+  assertEquals(named.length, types.filter((type) => !type.startsWith("SHA3-")).length + 1);
 });
 
 Deno.test("every flag is in the reference, and the generated files are up to date", async () => {

@@ -15,8 +15,11 @@ import {
   ServeProcess,
   SOURCE,
 } from "../scripts/program.ts";
+import { type Network, sync } from "../src/mod.ts";
 import { isListed, parseProxy } from "../src/net/address.ts";
+import { systemNetwork } from "../src/net/system.ts";
 import { type Behaviour, FakeServer } from "./fake_server.ts";
+import "./libraries.ts";
 
 const folder = "tests/fixtures/tls";
 const CA = ["--ca", `${folder}/authority.pem`];
@@ -370,6 +373,16 @@ function testProgram(program: Program): void {
     }
   });
 }
+
+Deno.test("the timeout holds where the proxy's name cannot be looked up", async () => {
+  const network: Network = { ...systemNetwork, resolve: () => new Promise(() => {}) };
+  const options = { servers: ["tls://time.example"], proxy: "proxy.example:1", timeout: 0.05 };
+  const { servers: [asked] } = await sync({ ...options, network });
+  assertEquals(
+    asked!.error,
+    "tls://time.example did not answer within 0.05 s (through the proxy proxy.example:1)",
+  );
+});
 
 Deno.test("parseProxy() takes what curl takes, but for what it could not use", () => {
   const parsed = (url: string) => Object.values(parseProxy(url));

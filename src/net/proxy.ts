@@ -32,16 +32,18 @@ export async function connectThrough(
   address: SocketAddress,
   signal: AbortSignal,
 ): Promise<Connection> {
+  signal.throwIfAborted();
   const name = `the proxy ${formatAddress(proxy)}`;
-  const connection = await reach(proxy, name, network, timers, family, signal);
-  const aborted = Promise.withResolvers<never>();
-  const onAbort = () => aborted.reject(signal.reason);
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = () => reject(signal.reason);
   signal.addEventListener("abort", onAbort);
+  let connection: Connection | undefined;
   try {
-    signal.throwIfAborted();
-    await Promise.race([ask(connection, proxy, name, formatAddress(address)), aborted.promise]);
+    const resolving = Promise.race([network.resolve(proxy.hostname, family), aborted]);
+    connection = await reach(proxy, name, resolving, network, timers, family, signal);
+    await Promise.race([ask(connection, proxy, name, formatAddress(address)), aborted]);
   } catch (error) {
-    connection.close();
+    connection?.close();
     throw error;
   } finally {
     signal.removeEventListener("abort", onAbort);
@@ -51,15 +53,16 @@ export async function connectThrough(
 }
 
 async function reach(
-  { hostname, port }: ProxyAddress,
+  { port }: ProxyAddress,
   name: string,
+  resolving: Promise<string[]>,
   network: Network,
   timers: Timers,
   family: 4 | 6 | undefined,
   signal: AbortSignal,
 ): Promise<Connection> {
   try {
-    const found = await network.resolve(hostname, family);
+    const found = await resolving;
     if (found.length === 0) throw new Error(`it has no IPv${family} address`);
     const addresses = found.map((hostname) => ({ hostname, port }));
     return await connectFirst(network, addresses, timers, signal, true);

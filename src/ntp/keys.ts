@@ -11,20 +11,24 @@ import { PACKET_SIZE, viewOf } from "./packet.ts";
 import { refuseRequest } from "./validation.ts";
 
 /** Computes a header's MAC. */
-type Compute = (header: Uint8Array) => Uint8Array;
+interface Computer {
+  readonly compute: (header: Uint8Array) => Uint8Array;
+  /** Frees what it holds. */
+  readonly close?: () => void;
+}
 
 /** A type of key. */
 interface KeyType {
   /** Bytes of a key; absent if it may have any number. */
   readonly size?: number;
-  readonly compute: (secret: Uint8Array) => Compute;
+  readonly open: (secret: Uint8Array) => Computer;
 }
 
 const cipher = (name: string, size: number): KeyType => ({
   size,
-  compute: (secret) => cmac(name, secret),
+  open: (secret) => cmac(name, secret),
 });
-const hash = (name: string): KeyType => ({ compute: (secret) => keyedHash(name, secret) });
+const hash = (name: string): KeyType => ({ open: (secret) => keyedHash(name, secret) });
 
 /** By chrony's names. */
 const TYPES: ReadonlyMap<string, KeyType> = new Map([
@@ -48,13 +52,13 @@ const DEFAULT_TYPE = "MD5";
 const BLOCK = 16;
 
 /** AES-CMAC (RFC 4493) of 48 bytes: three whole blocks. */
-function cmac(name: string, secret: Uint8Array): Compute {
-  // One for each MAC would cost 4 µs more and 1 kB that Deno never frees.
-  const cbc = createCipheriv(name, secret, new Uint8Array(BLOCK));
+function cmac(name: string, secret: Uint8Array): Computer {
+  // One for each MAC would cost 4 µs more.
+  const cbc = createCipheriv(name, secret, new Uint8Array(BLOCK)).setAutoPadding(false);
   let last: Uint8Array = cbc.update(new Uint8Array(BLOCK));
   const subkey = doubled(last);
   const input = new Uint8Array(PACKET_SIZE);
-  return (header) => {
+  const compute = (header: Uint8Array) => {
     for (let i = 0; i < PACKET_SIZE; i++) input[i] = header[i]!;
     for (let i = 0; i < BLOCK; i++) {
       // The cipher would carry on from its last output: taking that away begins anew.
@@ -63,6 +67,7 @@ function cmac(name: string, secret: Uint8Array): Compute {
     }
     return last = cbc.update(input).subarray(PACKET_SIZE - BLOCK);
   };
+  return { compute, close: () => cbc.final() };
 }
 
 /** Twice a number of GF(2^128): RFC 4493, section 2.3. */
@@ -73,27 +78,33 @@ function doubled(block: Uint8Array): Uint8Array {
 }
 
 /** The hash of the key and the header, one after the other: RFC 5905, section 7.3. */
-function keyedHash(name: string, secret: Uint8Array): Compute {
+function keyedHash(name: string, secret: Uint8Array): Computer {
   const input = new Uint8Array(secret.length + PACKET_SIZE);
   input.set(secret);
-  return (header) => {
-    input.set(header.subarray(0, PACKET_SIZE), secret.length);
-    return createHash(name).update(input).digest();
+  return {
+    compute(header) {
+      input.set(header.subarray(0, PACKET_SIZE), secret.length);
+      return createHash(name).update(input).digest();
+    },
   };
 }
 
 /** A key of one of the {@linkcode TYPES}. */
-class SymmetricKey implements MessageKey {
+class SymmetricKey implements MessageKey, Disposable {
   readonly macSize: number;
-  readonly #compute: Compute;
+  readonly #computer: Computer;
 
-  constructor(readonly id: number, compute: Compute) {
-    this.#compute = compute;
-    this.macSize = compute(new Uint8Array(PACKET_SIZE)).length;
+  constructor(readonly id: number, computer: Computer) {
+    this.#computer = computer;
+    this.macSize = computer.compute(new Uint8Array(PACKET_SIZE)).length;
+  }
+
+  [Symbol.dispose](): void {
+    this.#computer.close?.();
   }
 
   sign(message: Uint8Array): void {
-    const mac = this.#compute(message);
+    const mac = this.#computer.compute(message);
     viewOf(message).setUint32(PACKET_SIZE, this.id);
     for (let i = 0, at = PACKET_SIZE + KEY_ID_SIZE; at < message.length; i++, at++) {
       message[at] = mac[i]!;
@@ -101,7 +112,7 @@ class SymmetricKey implements MessageKey {
   }
 
   verify(message: Uint8Array): boolean {
-    const mac = this.#compute(message);
+    const mac = this.#computer.compute(message);
     let difference = keyIdOf(message) ^ this.id;
     for (let i = 0, at = PACKET_SIZE + KEY_ID_SIZE; at < message.length; i++, at++) {
       difference |= message[at]! ^ mac[i]!;
@@ -116,6 +127,7 @@ class SymmetricKey implements MessageKey {
  * Unlike chrony it leaves out no line that it does not understand.
  *
  * @param file Its bytes.
+ * @returns The keys. Disposing of them frees what they hold; they are of no use then.
  * @throws {SyntaxError} if it is no such file. The message, which names no key, follows the file's
  * name and a colon.
  *
@@ -125,15 +137,15 @@ class SymmetricKey implements MessageKey {
  * import { parseKeys, serve, sync } from "@tsync/tsync";
  *
  * const file = "10 AES128 HEX:7EA62AE64D190114D46D5A082F948EC1\n";
- * const keys = parseKeys(new TextEncoder().encode(file));
+ * using keys = parseKeys(new TextEncoder().encode(file));
  * const server = await serve({ hosts: ["127.0.0.1"], port: 0, keys });
  * const servers = [`127.0.0.1:${server.addresses[0]!.port}`];
  * assert((await sync({ servers, key: keys.get(10) })).synchronised);
  * await server.stop();
  * ```
  */
-export function parseKeys(file: Uint8Array): Keys {
-  const keys = new Map<number, MessageKey>();
+export function parseKeys(file: Uint8Array): Keys & Disposable {
+  const keys = new Map<number, SymmetricKey>();
   // A byte a character: a key may have any but white space.
   const text = Array.from(file, (byte) => String.fromCharCode(byte)).join("");
   for (const [i, line] of text.split("\n").entries()) {
@@ -145,10 +157,11 @@ export function parseKeys(file: Uint8Array): Keys {
     keys.set(key.id, key);
   }
   if (keys.size === 0) throw new SyntaxError("there is no key in it");
-  return keys;
+  const dispose = () => keys.forEach((key) => key[Symbol.dispose]());
+  return Object.assign(keys, { [Symbol.dispose]: dispose });
 }
 
-function parseKey(words: readonly string[], where: string): MessageKey {
+function parseKey(words: readonly string[], where: string): SymmetricKey {
   const [id = "", ...rest] = words;
   if (rest.length === 1 && TYPES.has(rest[0]!)) {
     throw new SyntaxError(`${where} ends before the key`);
@@ -177,7 +190,7 @@ function parseKey(words: readonly string[], where: string): MessageKey {
       `${where} has a key of ${secret.length} bytes, ${name} takes ${type.size}`,
     );
   }
-  return new SymmetricKey(Number(id), type.compute(secret));
+  return new SymmetricKey(Number(id), type.open(secret));
 }
 
 function parseSecret(written: string, where: string): Uint8Array {
