@@ -6,7 +6,7 @@
  */
 
 export type { Clock, ClockState, Timers } from "./clock/clock.ts";
-export { type ClockSetter, openClockSetter } from "./clock/clock_setter.ts";
+export { type ClockSetter, openClockSetter, type Steering } from "./clock/clock_setter.ts";
 export type { Estimate, News } from "./estimate/offset_tracker.ts";
 export type { Bounds } from "./estimate/envelope.ts";
 export type { Interval } from "./estimate/exchange.ts";
@@ -42,7 +42,7 @@ export { type Carrier, CARRIERS, type Refusal, REFUSALS } from "./serve/counters
 export type { ServerEvent } from "./serve/event_log.ts";
 export type { Server, ServerCounters, Trouble } from "./serve/lifecycle.ts";
 export { serve, type ServeOptions } from "./serve/server.ts";
-export { type Correction, Corrector } from "./sync/correction.ts";
+export { type Correction, Corrector, type Target } from "./sync/correction.ts";
 export type { Fix, ServerFigures, ServerReport } from "./sync/fix.ts";
 export { sync, type SyncOptions } from "./sync/sync.ts";
 export { type State, type Update, Watch, type WatchOptions } from "./sync/watch.ts";

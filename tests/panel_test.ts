@@ -46,6 +46,7 @@ const update: Update = {
   clock: { offset: 0.0012, errorBound: 0.0007, frequency: 12.3456e-6, frequencyBound: 0.04e-6 },
   interval: 8,
   correction: null,
+  isContested: false,
 };
 
 const lost: Update = {

@@ -26,6 +26,7 @@ const disciplined = {
   leap: "insert",
   maximumError: 0.0015,
   estimatedError: 0.00002,
+  frequency: 0,
 } as const;
 
 describe("replyTemplate()", () => {

@@ -5,27 +5,46 @@
  * @module
  */
 
-import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertAlmostEquals,
+  assertEquals,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import { commandLine, linesOf, type Program, run, SOURCE } from "../scripts/program.ts";
+import { Journal } from "../src/cli/journal.ts";
 import { type ClockSetter, openClockSetter } from "../src/clock/clock_setter.ts";
 import { type Fix, serve, type Update, Watch } from "../src/mod.ts";
-import { Corrector, decide } from "../src/sync/correction.ts";
+import { Corrector, decide, leapToday, type Target } from "../src/sync/correction.ts";
 import { answering, FakeServer } from "./fake_server.ts";
-import { World } from "./simulation/world.ts";
+import { FakeSetter } from "./fake_setter.ts";
+import { SimulatedKernel } from "./simulation/kernel.ts";
+import { S, trueOffset, World } from "./simulation/world.ts";
 
 const NOW = 1_795_342_503_123_456_789n;
 const EPERM = 1;
 const EINVAL = 22;
 
+const NAMES = [
+  ...["time", "ahead", "sets", "slews", "slewed", "writes", "offset", "freq", "maxerror"],
+  ...["esterror", "status", "constant"],
+] as const;
+const STA = { PLL: 0x01, INS: 0x10, UNSYNC: 0x40, FREQHOLD: 0x80, NANO: 0x2000 };
+
+/** The fake's side of it. */
+interface Fake {
+  readonly open: () => ClockSetter & Disposable;
+  readonly state: (what: typeof NAMES[number]) => bigint;
+  readonly fail: (error: number) => void;
+  /** What another program does. */
+  readonly disturb: (freq: bigint, status: number, tick: bigint) => void;
+}
+
 /** Compiles the fake, and opens it from both sides. */
-async function withFake(
-  flags: readonly string[],
-  body: (
-    setter: ClockSetter,
-    state: (what: "time" | "sets" | "slews" | "slewed") => bigint,
-    fail: (error: number) => void,
-  ) => void,
-): Promise<void> {
+async function withFake(flags: readonly string[], body: (fake: Fake) => void): Promise<void> {
   const directory = await Deno.makeTempDir();
   const path = `${directory}/fake_setting.so`;
   try {
@@ -34,18 +53,18 @@ async function withFake(
       args: [...args, "tests/fixtures/fake_setting.c"],
     }).output();
     if (!success) throw new Error(new TextDecoder().decode(stderr));
-    using setter = openClockSetter([path]);
-    const fake = Deno.dlopen(path, {
+    const library = Deno.dlopen(path, {
       fake_state: { parameters: ["i32"], result: "i64" },
       fake_failure: { parameters: ["i32"], result: "void" },
+      fake_kernel: { parameters: ["i64", "i32", "i64"], result: "void" },
     });
-    const names = ["time", "sets", "slews", "slewed"];
-    body(
-      setter,
-      (what) => fake.symbols.fake_state(names.indexOf(what)),
-      (error) => fake.symbols.fake_failure(error),
-    );
-    fake.close();
+    body({
+      open: () => openClockSetter([path]),
+      state: (what) => library.symbols.fake_state(NAMES.indexOf(what)),
+      fail: (error) => library.symbols.fake_failure(error),
+      disturb: (freq, status, tick) => library.symbols.fake_kernel(freq, status, tick),
+    });
+    library.close();
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
@@ -61,49 +80,123 @@ async function hasCompiler(): Promise<boolean> {
 
 const LAYOUTS = { "Linux's": [], "macOS's": ["-DMACOS"] };
 
-for (const [name, flags] of Object.entries(LAYOUTS)) {
-  Deno.test(`the clock is set with ${name} structures`, async () => {
-    if (!await hasCompiler()) return console.log("there is no cc here: not tried");
-    await withFake(flags, (setter, state, fail) => {
-      assertEquals(state("time"), NOW, "nothing is set by opening it");
-      setter.step(37_500_000_001n);
-      assertEquals([state("time"), state("sets")], [NOW + 37_500_000_001n, 1n]);
-      setter.step(-37_600_000_001n);
-      assertEquals([state("time"), state("sets")], [NOW - 100_000_000n, 2n]);
-      // Before the beginning of the epoch there is no whole second below zero.
-      setter.step(-state("time") - 1n);
-      assertEquals(state("time"), -1n);
-      setter.step(NOW + 1n);
-      for (
-        const [by, microseconds] of [
-          [50_000_000n, 50_000n],
-          [-50_000_000n, -50_000n],
-          [1_250_000_499n, 1_250_000n],
-          [-1_250_000_500n, -1_250_001n],
-          [-999n, -1n],
-          [499n, 0n],
-        ] as const
-      ) {
-        setter.slew(by);
-        assertEquals(state("slewed"), microseconds, `${by} ns`);
-      }
-      assertEquals([state("slews"), state("sets"), state("time")], [6n, 4n, NOW]);
-
-      fail(EPERM);
-      for (const set of [() => setter.step(1n), () => setter.slew(1n)]) {
-        const { message } = assertThrows(set, Error);
-        assertStringIncludes(message, "sudo setcap cap_sys_time+ep");
-        assertStringIncludes(message, "the system clock: it takes a privilege; use sudo");
-      }
-      fail(EINVAL);
-      assertThrows(() => setter.slew(1n), Error, "the system refuses it (error 22)");
-      assertThrows(() => setter.step(1n), Error, "cannot read the system clock");
-      fail(0);
-      assertThrows(() => setter.slew(-2_146_000_000_000n), Error, "cannot slew the system clock");
-      assertEquals([state("slews"), state("sets"), state("time")], [6n, 4n, NOW]);
+/** Runs a test with the structures of both systems. */
+function testBoth(what: string, body: (fake: Fake, isLinux: boolean) => void): void {
+  for (const [name, flags] of Object.entries(LAYOUTS)) {
+    Deno.test(`${what}, with ${name} structures`, async () => {
+      if (!await hasCompiler()) return console.log("there is no cc here: not tried");
+      await withFake(flags, (fake) => body(fake, flags.length === 0));
     });
-  });
+  }
 }
+
+testBoth("the clock is stepped, and no time is lost", ({ open, state, fail }, isLinux) => {
+  const ahead = state("ahead");
+  using setter = open();
+  assertEquals([state("ahead"), state("sets")], [ahead, 0n], "nothing is set by opening it");
+  let expected = ahead;
+  for (const by of [37_500_000_001n, -37_600_000_001n, -999_999_999n, 5_000n]) {
+    setter.step(by);
+    expected += by;
+    const error = state("ahead") - expected;
+    assert(error < 2000n && -error < 2000n, `${by} ns: ${error} ns off`);
+    if (isLinux) assertEquals(error, 0n);
+  }
+  if (isLinux) assertEquals(state("sets"), 0n);
+  assertThrows(() => setter.step(-state("time") - 1n), Error, "it does not go back beyond 1970");
+  fail(EINVAL);
+  assertThrows(() => setter.step(1n), Error, "cannot read the system clock");
+  fail(EPERM);
+  const { message } = assertThrows(() => setter.step(1n), Error);
+  assertStringIncludes(message, "cannot set the system clock: it takes a privilege; use sudo");
+  assertStringIncludes(message, "sudo setcap cap_sys_time+ep");
+  fail(0);
+});
+
+testBoth("the clock is slewed by adjtime once", ({ open, state, fail }) => {
+  using setter = open();
+  for (
+    const [by, microseconds] of [
+      [50_000_000n, 50_000n],
+      [-50_000_000n, -50_000n],
+      [1_250_000_499n, 1_250_000n],
+      [-1_250_000_500n, -1_250_001n],
+      [-999n, -1n],
+      [499n, 0n],
+    ] as const
+  ) {
+    setter.slew(by);
+    assertEquals(state("slewed"), microseconds, `${by} ns`);
+  }
+  fail(EINVAL);
+  assertThrows(() => setter.slew(1n), Error, "the system refuses it (error 22)");
+  fail(0);
+  assertThrows(() => setter.slew(-2_146_000_000_000n), Error, "cannot slew the system clock");
+  assertEquals([state("slews"), state("sets")], [6n, 0n]);
+});
+
+testBoth("the kernel is told all that it must know to steer", (fake, isLinux) => {
+  const { open, state, disturb } = fake;
+  using setter = open();
+  assertEquals(setter.frequency, 0);
+  const error = { maximum: 0.0012345, estimated: 0.0000004 };
+  const steering = { phase: -1234.6, frequency: 50e-6, error, leap: "insert" } as const;
+  assertEquals(setter.steer(steering), false, "nobody else has steered it");
+  const steered = STA.PLL | STA.FREQHOLD | STA.NANO;
+  const said = () =>
+    (["offset", "freq", "maxerror", "esterror", "status", "constant"] as const)
+      .map((what) => Number(state(what)));
+  assertEquals(said(), [-1235, 50 << 16, 1235, 1, steered | STA.INS, 0]);
+  assertAlmostEquals(setter.frequency, 50e-6, 1e-11);
+
+  // Without an error it is not synchronised; without a frequency that stays as it is.
+  setter.steer({ phase: 0, frequency: null, error: null, leap: "none" });
+  assertEquals(said(), [0, 50 << 16, 1235, 1, steered | STA.UNSYNC, 0]);
+
+  setter.steer({ phase: 0, frequency: 600e-6, error: null, leap: "none" });
+  assertEquals(state("freq"), 500n << 16n, "the kernel goes no further");
+  // It is no surprise that it differs from what was asked for.
+  assertEquals(setter.steer({ ...steering, frequency: 1e-6 }), false);
+
+  // Another program changes the frequency, or how the clock is steered.
+  disturb(7n << 16n, steered, isLinux ? 10_000n : 0n);
+  assertEquals([setter.steer(steering), setter.steer(steering)], [true, false]);
+  disturb(50n << 16n, STA.PLL | STA.NANO, isLinux ? 10_000n : 0n);
+  assertEquals([setter.steer(steering), setter.steer(steering)], [true, false]);
+
+  if (!isLinux) return;
+  // chronyd leaves a tick of another length behind.
+  disturb(0n, 0, 10_002n);
+  assertAlmostEquals(setter.frequency, 200e-6, 1e-11);
+  setter.steer({ ...steering, frequency: 150e-6 });
+  assertEquals(state("freq"), BigInt(-50 << 16));
+  assertAlmostEquals(setter.frequency, 150e-6, 1e-11);
+});
+
+testBoth("whoever keeps the clock already is told from a tsync that was killed", (fake) => {
+  using setter = fake.open();
+  const rows: [number, boolean][] = [
+    [STA.UNSYNC, false],
+    [STA.PLL | STA.FREQHOLD | STA.NANO | STA.UNSYNC, false],
+    [STA.PLL | STA.FREQHOLD | STA.NANO, false],
+    [0, true],
+    [STA.PLL | STA.NANO, true],
+  ];
+  for (const [status, expected] of rows) {
+    fake.disturb(0n, status, 0n);
+    assertEquals(setter.isKeptByOther, expected, `status ${status}`);
+  }
+});
+
+testBoth("without the privilege the clock is not even opened for setting", (fake) => {
+  fake.fail(EPERM);
+  assertThrows(() => fake.open(), Error, "cannot set the system clock: it takes a privilege");
+  fake.fail(0);
+  const before = NAMES.filter((what) => !["time", "writes"].includes(what)).map(fake.state);
+  using _setter = fake.open();
+  const after = NAMES.filter((what) => !["time", "writes"].includes(what)).map(fake.state);
+  assertEquals([after, fake.state("writes")], [before, 1n], "it is tried, and changes nothing");
+});
 
 Deno.test("where libc may not be loaded the clock cannot be set, and that is said", () => {
   assertThrows(() => openClockSetter(["/nowhere/libc.so"]), Error, "/nowhere/libc.so");
@@ -123,103 +216,202 @@ function fixOf(offset: number | null, errorBound = 0.001): Fix {
   };
 }
 
-Deno.test("decide() steps beyond the threshold, slews within it, and leaves alone what it cannot tell", () => {
-  const rows: [number | null, number, boolean, ReturnType<typeof decide>][] = [
-    [0.0009, 0.128, true, "none"],
-    [-0.001, 0.128, true, "none"],
-    [0.0011, 0.128, true, "slew"],
+Deno.test("decide() steps beyond the threshold what is beyond doubt, and slews the rest", () => {
+  const rows: [number, number, boolean, ReturnType<typeof decide>][] = [
+    [0, 0.128, true, "none"],
+    [4.9e-7, 0.128, true, "none"],
+    [-5.1e-7, 0.128, true, "slew"],
+    [0.0009, 0.128, true, "slew"],
     [-0.128, 0.128, false, "slew"],
     [0.1281, 0.128, false, "step"],
     [-0.1281, 0.128, true, "step"],
     [0.0011, 0, false, "step"],
+    [0.0009, 0, false, "slew"],
     [900, 1000, false, "slew"],
-    [4e-7, 0.128, false, "none"],
     [1000, 0.128, false, "step"],
     [1000.1, 0.128, false, "refused"],
     [1e9, 0.128, true, "step"],
-    [null, 0.128, true, "none"],
   ];
   for (const [offset, threshold, isFirst, expected] of rows) {
-    assertEquals(
-      decide(fixOf(offset, offset === 4e-7 ? 1e-7 : 0.001), threshold, isFirst),
-      expected,
-      `${offset} s`,
-    );
+    const known = { offset, errorBound: 0.001 };
+    assertEquals(decide(known, threshold, isFirst), expected, `${offset} s`);
   }
 });
+
+Deno.test("Corrector corrects by a fix once, whatever it was off by", () => {
+  const rows: [Fix, string, bigint[], bigint[]][] = [
+    [fixOf(null), "none", [], []],
+    [fixOf(5000), "step", [5_000_000_000_000n], []],
+    [fixOf(0.05), "slew", [], [50_000_000n]],
+    [fixOf(-0.0001), "slew", [], [-100_000n]],
+    [{ ...fixOf(5), isMajority: false }, "doubted", [], []],
+  ];
+  for (const [fix, action, steps, slews] of rows) {
+    const setter = new FakeSetter();
+    assertEquals(new Corrector(setter).correct(fix).action, action);
+    assertEquals([setter.steps, setter.slews, setter.steered], [steps, slews, []]);
+  }
+});
+
+/** What is known of the system clock: that it is so many seconds behind. */
+function targetOf(offset: number, errorBound = 0.001, frequency = 20e-6): Target {
+  return {
+    clock: { offset, errorBound, frequency: 0, frequencyBound: 15e-6 },
+    frequency,
+    deviation: { offset: 2500, frequency: 1e-6 },
+    leap: "none",
+  };
+}
 
 Deno.test("Corrector takes one great step, the first, and no other", () => {
-  const done: [string, bigint][] = [];
-  const corrector = new Corrector({
-    step: (by) => done.push(["step", by]),
-    slew: (by) => done.push(["slew", by]),
-  });
-  const actions = [null, 5000, 0.05, 5000, -0.2, 0.0001].map((offset) =>
-    corrector.correct(fixOf(offset)).action
+  const setter = new FakeSetter();
+  const corrector = new Corrector(setter);
+  const actions = [5000, 0.05, 5000, -0.2, 0.0001, 0].map((offset) =>
+    corrector.follow(targetOf(offset)).action
   );
-  assertEquals(actions, ["none", "step", "slew", "refused", "step", "none"]);
-  assertEquals(done, [
-    ["step", 5_000_000_000_000n],
-    ["slew", 50_000_000n],
-    ["slew", 0n],
-    ["step", -200_000_000n],
-  ]);
+  assertEquals(actions, ["step", "slew", "refused", "step", "slew", "none"]);
+  assertEquals(setter.steps, [5_000_000_000_000n, -200_000_000n]);
+  assertEquals(setter.steered, []);
   // A bound so wide says nothing of whether it was right.
-  const wide = new Corrector({ step: () => {}, slew: () => {} });
-  assertEquals(wide.correct(fixOf(2000, 2500)).action, "none");
-  assertEquals(wide.correct(fixOf(2000)).action, "step");
+  const wide = new Corrector(new FakeSetter());
+  assertEquals(wide.follow(targetOf(2000, 2500)).action, "slew");
+  assertEquals(wide.follow(targetOf(2000)).action, "step");
   // Once it is known to be right, it is not the first correction any more.
-  const right = new Corrector({ step: () => {}, slew: () => {} });
-  assertEquals([0, 5000].map((offset) => right.correct(fixOf(offset)).action), ["none", "refused"]);
+  const right = new Corrector(new FakeSetter());
+  assertEquals([0, 5000].map((offset) => right.follow(targetOf(offset)).action), [
+    "none",
+    "refused",
+  ]);
 });
 
-Deno.test("Corrector ends a slew that is not wanted any more, but not because a fix is lost", () => {
-  const slews: bigint[] = [];
-  const corrector = new Corrector({ step: () => {}, slew: (by) => slews.push(by) });
-  for (const [offset, bound] of [[0.1, 0.09], [null, 0], [-0.0005, 0.001], [0, 0.001]] as const) {
-    corrector.correct(fixOf(offset, bound));
+Deno.test("Corrector steers no faster than it should, and says how wrong the clock is", () => {
+  const setter = new FakeSetter();
+  const corrector = new Corrector(setter);
+  assertEquals([corrector.steer(null), setter.steered], [false, []], "it was left alone");
+  for (const offset of [0.05, -0.05, 3e-6]) corrector.steer(targetOf(offset));
+  assertEquals(setter.steered.map(({ phase }) => phase), [20e6, -20e6, 3000]);
+  const { error, frequency } = setter.steered[2]!;
+  assertAlmostEquals(error!.maximum, 0.001003, 1e-12);
+  assertAlmostEquals(error!.estimated, 5.5e-6, 1e-12);
+  assertEquals(frequency, null, "20 ppm were set before");
+  // It cannot be told from what the kernel has, or it can.
+  corrector.steer(targetOf(0, 0.001, 20.9e-6));
+  corrector.steer(targetOf(0, 0.001, 21.1e-6));
+  assertEquals(setter.steered.slice(3).map(({ frequency }) => frequency), [null, 21.1e-6]);
+  // What is likely cannot be worse than what is possible; and who may be wrong by 16 s knows nothing.
+  corrector.steer(targetOf(0, 1e-6));
+  corrector.steer(targetOf(0, 16));
+  const errors = setter.steered.slice(5).map(({ error }) => error);
+  assertEquals(errors, [{ maximum: 1e-6, estimated: 1e-6 }, null]);
+  const nothing = { phase: 0, frequency: null, error: null, leap: "none" } as const;
+  corrector.steer(null);
+  corrector.steer(null);
+  assertEquals(setter.steered.slice(7), [nothing], "the kernel is told once");
+  corrector.steer(targetOf(0));
+  corrector.steer(targetOf(1001));
+  assertEquals(setter.steered.at(-1), nothing, "what is refused is not approached either");
+});
+
+Deno.test("leapToday() keeps a leap second for the end of June and December", () => {
+  const rows: [string, string][] = [
+    ["2026-06-30T00:00:00Z", "insert"],
+    ["2026-06-30T23:59:59Z", "insert"],
+    ["2026-07-01T00:00:00Z", "none"],
+    ["2026-12-31T12:00:00Z", "insert"],
+    ["2026-12-30T23:59:59Z", "none"],
+    ["2026-03-31T12:00:00Z", "none"],
+    ["2026-01-31T12:00:00Z", "none"],
+  ];
+  for (const [time, expected] of rows) {
+    assertEquals(leapToday("insert", BigInt(Date.parse(time)) * 1_000_000n), expected, time);
   }
-  assertEquals(slews, [100_000_000n, 0n]);
-  corrector.correct(fixOf(0.1));
-  assertEquals(corrector.correct(fixOf(5000)).action, "refused");
-  assertEquals(slews.slice(2), [100_000_000n, 0n]);
 });
 
-Deno.test("Watch corrects the clock and is not surprised by that", async () => {
+Deno.test("Watch steers the clock, is not surprised by that, and lets it go in the end", async () => {
   const world = new World(1);
   const server = world.host("server", { offset: 3.7 });
+  const client = world.host("client", { frequency: 40 });
+  const serving = await world.run(serve({ hosts: ["server"], ...server.environment }));
+  const kernel = new SimulatedKernel(world, client.clock);
+  const stop = new AbortController();
+  const watch = new Watch({
+    servers: ["server"],
+    corrector: new Corrector(kernel),
+    signal: stop.signal,
+    ...client.environment,
+  });
+  const updates: Update[] = [];
+  const watching = (async () => {
+    for await (const update of watch) updates.push(update);
+  })();
+  const behind = () => Number(trueOffset(server.clock.exact(), client.clock.exact())) / 1e9;
+  await world.sleep(100);
+  assertEquals(new Set(updates.map(({ news }) => news)), new Set(["first", "agrees"]));
+  assertEquals([updates[0]!.correction!.action, kernel.steps.length], ["step", 1]);
+  assert(Math.abs(behind()) < 5e-6, `${behind()} s`);
+  assertAlmostEquals(kernel.frequency, -40e-6, 0.5e-6);
+  assertAlmostEquals(watch.clock.systemOffset()!.frequency, 0, 0.5e-6);
+  assert(kernel.told!.error!.maximum > Math.abs(behind()));
+
+  // A slew as fast as it gets does not look like a step; and who is killed does not run away.
+  client.clock.step(0.001);
+  client.clock.step(-0.001);
+  server.clock.step(0.1);
+  await world.sleep(100);
+  assert(Math.abs(behind()) < 20e-6, `${behind()} s`);
+  assertEquals(updates.filter(({ news }) => news === "disturbed"), []);
+  server.clock.step(0.1);
+  await world.sleep(40);
+  stop.abort();
+  await world.run(watching);
+  assertEquals(kernel.told, { phase: 0, frequency: null, error: null, leap: "none" });
+  const left = behind();
+  await world.sleep(1000);
+  assert(Math.abs(behind() - left) < 1e-3, `${behind() - left} s in 1000 s`);
+  await world.run(serving.stop());
+});
+
+Deno.test("a clock whose keeper is killed in mid-slew does not run away", async () => {
+  const world = new World(2);
+  const { clock } = world.host("client");
+  const kernel = new SimulatedKernel(world, clock);
+  new Corrector(kernel).steer(targetOf(0.1, 0.001, 0));
+  const before = clock.exact();
+  await world.sleep(1000);
+  const gone = Number(trueOffset(clock.exact(), before)) / 1e9 - 1000;
+  assertAlmostEquals(gone, 0.02, 1e-6);
+});
+
+Deno.test("Watch ends with the reason when the clock cannot be steered any more", async () => {
+  const world = new World(3);
+  const server = world.host("server");
   const client = world.host("client");
   const serving = await world.run(serve({ hosts: ["server"], ...server.environment }));
-  const done: [string, number][] = [];
-  const corrector = new Corrector({
-    step: (by) => {
-      client.clock.step(Number(by) / 1e9);
-      done.push(["step", Math.round(Number(by) / 1e6)]);
-    },
-    slew: (by) => done.push(["slew", Math.round(Number(by) / 1e6)]),
-  });
+  const setter = new FakeSetter();
+  const corrector = new Corrector(setter);
   const watch = new Watch({ servers: ["server"], corrector, ...client.environment });
-  const updates: Update[] = [];
-  await world.run((async () => {
-    for await (const update of watch) {
-      updates.push(update);
-      assert(watch.clock.now() !== null);
-      if (updates.length === 5) return;
+  world.at(100 * S, () => {
+    setter.steer = () => {
+      throw new Error("cannot steer the system clock");
+    };
+  });
+  const states: boolean[] = [];
+  const watching = (async () => {
+    for await (const { isContested } of watch) {
+      states.push(isContested);
+      setter.isDisturbed = states.length === 3;
     }
-  })());
-  assertEquals(updates.map(({ news }) => news), ["first", ...Array(4).fill("agrees")]);
-  assertEquals(updates.map(({ correction }) => correction!.action), [
-    "step",
-    ...Array(4).fill("none"),
-  ]);
-  assertEquals(done, [["step", 3700]]);
+  })();
+  await assertRejects(() => world.run(watching), Error, "cannot steer the system clock");
+  assert(world.now < 102 * S, "it does not wait for the next poll");
+  assertEquals(states.slice(0, 5), [false, false, false, true, false]);
   await world.run(serving.stop());
 });
 
 Deno.test("sync --set warns if something keeps the clock already", async () => {
   await using server = ahead(0.05);
   const { executable } = setProgram;
-  for (const [env, expected] of [[{ DISCIPLINED: "1" }, 1], [{}, 0]] as const) {
+  for (const [env, expected] of [[{ KEPT: "1" }, 1], [{}, 0]] as const) {
     const args = commandLine(setProgram, ["sync", "--set", server.address]);
     const { stderr } = await new Deno.Command(executable, { args, env }).output();
     const warnings = new TextDecoder().decode(stderr).match(
@@ -230,17 +422,16 @@ Deno.test("sync --set warns if something keeps the clock already", async () => {
 });
 
 Deno.test("Corrector has done nothing when the clock cannot be set", () => {
-  const corrector = new Corrector({
-    step: () => {
-      throw new Error("cannot set the system clock");
-    },
-    slew: () => {},
-  });
+  const setter = new FakeSetter();
+  setter.step = () => {
+    throw new Error("cannot set the system clock");
+  };
+  const corrector = new Corrector(setter);
   for (let i = 0; i < 2; i++) {
     assertThrows(() => corrector.correct(fixOf(5000)), Error, "cannot set the system clock");
   }
   for (const threshold of [-1, NaN, 1001]) {
-    assertThrows(() => new Corrector({ step: () => {}, slew: () => {} }, threshold), RangeError);
+    assertThrows(() => new Corrector(setter, threshold), RangeError);
   }
 });
 
@@ -265,13 +456,14 @@ Deno.test("sync --set corrects once, and says so", async () => {
     [37.5, [], ["step 37.50", "tsync: the system clock was stepped by +37.5 s"]],
     [0.05, [], ["slew 0.05", "tsync: the system clock is slewed by +50.0 ms"]],
     [-0.05, ["--step-threshold", "0.01", "--quiet"], ["step -0.05"]],
-    [0, ["--json"], ["tsync: the system clock is left alone: no difference can be seen"]],
+    [0, ["--json"], ["slew 0.00", "tsync: the system clock is slewed by a little"]],
   ];
   for (const [seconds, flags, expected] of rows) {
     await using server = ahead(seconds);
     const args = ["sync", "--set", ...flags, server.address];
     const { code, stdout, stderr } = await run(setProgram, ...args);
-    const told = lines(stderr).map((line) => line.replace(/49\.9\d* ms/, "50.0 ms"));
+    const told = lines(stderr).map((line) => line.replace(/49\.9\d* ms/, "50.0 ms"))
+      .map((line) => line.replace(/[+-][\d.]+ [µn]s/, "a little").replace("-0.00", "0.00"));
     assertEquals([code, told], [0, expected]);
     if (flags.includes("--json")) assertEquals(JSON.parse(stdout).synchronised, true);
   }
@@ -307,28 +499,80 @@ Deno.test("sync --set --watch keeps the clock, and refuses a late great step", a
     args: [...args, server.address],
     stdout: "null",
     stderr: "piped",
+    env: { CONTESTED: "1" },
   }).spawn();
   const events = linesOf(child.stderr);
+  const [said, steered]: [string[], string[]] = [[], []];
   const until = async (pattern: RegExp) => {
     for (;;) {
       const { value, done } = await events.next();
       if (done) throw new Error(`it ended before ${pattern}`);
+      (value.startsWith("steer") ? steered : said).push(value.replace(/[+-][\d.]+ m?s/, "so much"));
       if (pattern.test(value)) return;
-      assert(/slew|left alone|step/.test(value), value);
     }
   };
-  await until(/^slew 0\.05$/);
-  await until(/^slew 0\.05$/);
+  await until(/^steer .*"phase":(2000|1999)\d*\b.*"maximum":0\.0(5|49)/);
+  await until(/^steer .*"phase":(2000|1999)\d*\b/);
   offset = 500n;
   await until(/^step 0\.50$/);
-  await until(/^tsync: the system clock was stepped by \+(500|499\.9\d*|499) ms$/);
-  offset = 5_000_000n;
-  await until(/^tsync: the system clock is left alone: .* \+(5000|4999\.9\d*) s is more than/);
   offset = -500n;
   await until(/^step -0\.50$/);
-  child.kill("SIGINT");
-  while (!(await events.next()).done);
-  assertEquals((await child.status).code, 0);
+  offset = 5_000_000n;
+  await until(/^tsync: the system clock is left alone: .* \+(5000|4999\.9\d*) s is more than/);
+  for await (const line of events) steered.push(line);
+  assertEquals((await child.status).code, 1, "a service manager starts it again");
+  assertEquals(said, [
+    "tsync: warning: another program steers the system clock too, such as chronyd, ntpd or " +
+    "systemd-timesyncd: stop it, or leave out --set",
+    "tsync: synchronised",
+    "tsync: the system clock is slewed by so much",
+    "step 0.50",
+    "tsync: the system clock was stepped by so much",
+    "step -0.50",
+    "tsync: the system clock was stepped by so much",
+    "tsync: the system clock is left alone: it was right before, and so much is more than the " +
+    "1000 s that are credible; starting tsync again sets it",
+  ]);
+  const released = 'steer {"phase":0,"frequency":null,"error":null,"leap":"none"}';
+  assertEquals(steered.at(-1), released);
+});
+
+Deno.test("sync --set --watch says once that a server is gone, and that it is back", () => {
+  const journal = new Journal(true, () => now * 1000);
+  let now = 0;
+  const say = (at: number, fix: Fix, more: Partial<Update> = {}) => {
+    now = at;
+    const update = { fix, news: "agrees", correction: null, isContested: false, ...more } as Update;
+    return [...journal.errors(update), ...journal.notes(update)];
+  };
+  const report = {
+    name: "a",
+    status: "unreachable",
+    sameAs: null,
+    figures: null,
+    error: "a is dead",
+  };
+  const gone = { ...fixOf(null), servers: [report] } as unknown as Fix;
+  const slew = { action: "slew", offset: 0.05 } as const;
+  assertEquals(say(0, gone), ["a is dead"]);
+  assertEquals(say(1, gone), []);
+  assertEquals(say(2, fixOf(0), { correction: { action: "slew", offset: 1e-5 } }), [
+    "synchronised",
+  ]);
+  assertEquals(say(3, fixOf(0.05), { correction: slew }), [
+    "the system clock is slewed by +50.0 ms",
+  ]);
+  assertEquals(say(4, fixOf(0.04), { correction: { ...slew, offset: 0.04 } }), []);
+  assertEquals(say(5, gone), ["a is dead"]);
+  assertEquals(say(125, fixOf(0), { news: "disturbed" }), [
+    "the local clock was set, or the machine slept",
+    "synchronised again, 121 s after the last fix",
+  ]);
+  assertEquals(say(126, fixOf(0.05), { correction: slew }).length, 0, "it was being slewed");
+  assertEquals(
+    say(127, fixOf(9999), { correction: { action: "refused", offset: 9999 } }).length,
+    1,
+  );
 });
 
 Deno.test("sync --set without the privilege is an error, and so is a threshold without --set", async () => {

@@ -388,12 +388,13 @@ describe("Site", () => {
     const { clock } = world.host("server");
     const counters = new Counters();
     const address = { hostname: "127.0.0.1", port: 1 };
-    const options = {
+    const site = new Site({
+      counters,
+      clock,
       endpoints: [{ transport: "tcp", address, stamped: true }],
       stratum: undefined,
       started: { monotonic: clock.monotonic(), realtime: clock.realtime() },
-    } as const;
-    const site = new Site(counters, options, clock, () => ({ cpuSeconds: 0, residentMemory: 0 }));
+    });
     const health = () => {
       const { status, body } = site.respond("/healthz", 0n);
       return `${status} ${body.trim()}`;

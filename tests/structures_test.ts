@@ -1,8 +1,18 @@
 import { assertEquals } from "@std/assert";
 import * as structures from "../src/libc/structures.ts";
+import * as timex from "../src/libc/timex.ts";
 
 const HEADERS = "#define _GNU_SOURCE\n" +
-  ["errno.h", "netinet/in.h", "netinet/tcp.h", "stddef.h", "sys/epoll.h", "sys/socket.h", "time.h"]
+  [
+    "errno.h",
+    "netinet/in.h",
+    "netinet/tcp.h",
+    "stddef.h",
+    "sys/epoll.h",
+    "sys/socket.h",
+    "sys/timex.h",
+    "time.h",
+  ]
     .map((name) => `#include <${name}>\n`).join("");
 
 /** What a C compiler for a processor refuses if a size, an offset or a number is another. */
@@ -23,6 +33,13 @@ function assertions(arch: keyof typeof structures.EPOLL_EVENT): string {
         offset,
       );
     }
+  }
+  for (const [name, value] of Object.entries(timex)) {
+    if (typeof value === "number" && name !== "FREQUENCY_UNITS") assert(name, value);
+  }
+  for (const [field, word] of Object.entries(timex.timex)) {
+    const what = field === "words" ? "sizeof(struct timex)" : `offsetof(struct timex, ${field})`;
+    assert(what, 8 * word);
   }
   return `${HEADERS}${lines.join("\n")}\n`;
 }

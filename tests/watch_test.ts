@@ -13,6 +13,7 @@ import { compareTimes, SyncedClock, type SyncedTime } from "../src/clock/synced_
 import { carry, OffsetTracker } from "../src/estimate/offset_tracker.ts";
 import { Corrector, serve } from "../src/mod.ts";
 import { type Update, Watch } from "../src/sync/watch.ts";
+import { FakeSetter } from "./fake_setter.ts";
 import { faults, keep, type Kept, ROWS } from "./simulation/keeping.ts";
 import { type Host, S, World } from "./simulation/world.ts";
 import "./libraries.ts";
@@ -142,8 +143,8 @@ Deno.test("Watch does not believe a liar who is alone when nothing is known", as
       hosts.map((host) => world.run(serve({ hosts: [host.address], ...host.environment }))),
     );
     const client = world.host("client");
-    const set: bigint[] = [];
-    const corrector = new Corrector({ step: (by) => set.push(by), slew: (by) => set.push(by) });
+    const setter = new FakeSetter();
+    const corrector = new Corrector(setter);
     const stop = new AbortController();
     const watch = new Watch({
       servers: hosts.map(({ address }) => address),
@@ -163,7 +164,8 @@ Deno.test("Watch does not believe a liar who is alone when nothing is known", as
     await world.sleep(500);
     const { state, news, fix } = updates.at(-1)!;
     assertEquals([state, news, fix.offset], ["synchronising", "minority", null]);
-    assertEquals([watch.clock.now(), set], [null, []]);
+    assertEquals([watch.clock.now(), setter.steps], [null, []]);
+    assertEquals(setter.steered.at(-1)!.error, null);
     hosts[0]!.dead = hosts[1]!.dead = false;
     await world.sleep(100);
     assertEquals(updates.at(-1)!.state, "synchronised");
@@ -181,13 +183,13 @@ Deno.test("Watch is not led astray by the last to answer, however slowly that go
     hosts.map((host) => world.run(serve({ hosts: [host.address], ...host.environment }))),
   );
   const client = world.host("client");
-  const steps: bigint[] = [];
+  const setter = new FakeSetter();
   const stop = new AbortController();
   const watch = new Watch({
     servers: hosts.map(({ address }) => address),
     timeout: 1,
     signal: stop.signal,
-    corrector: new Corrector({ step: (by) => steps.push(by), slew: () => {} }),
+    corrector: new Corrector(setter),
     ...client.environment,
   });
   let last: Update | undefined;
@@ -204,7 +206,7 @@ Deno.test("Watch is not led astray by the last to answer, however slowly that go
   const { start, count } = hosts[0]!.clock.exact();
   const truth = start + BigInt(Math.round(count));
   assert(earliest <= truth && truth <= latest, `${truth - earliest} of ${latest - earliest} ns`);
-  assertEquals([last!.state, last!.news, steps], ["holdover", "minority", []]);
+  assertEquals([last!.state, last!.news, setter.steps], ["holdover", "minority", []]);
   stop.abort();
   await world.run(watching);
   hosts.forEach((host) => host.dead = false);

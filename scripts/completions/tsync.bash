@@ -17,14 +17,16 @@ _tsync() {
         case $last in
           --tls-cert | --tls-key) files=1 ;;
           --log) words='json text' ;;
-          --host | --port | --udp-port | --stratum | --allow | --deny | --max-clients | --max-clients-per-address | --rate | --idle-timeout | --timestamps | --http | --http-host) ;;
+          --timestamps) words='auto kernel user' ;;
+          --host | --port | --udp-port | --stratum | --allow | --deny | --max-clients | --max-clients-per-address | --rate | --idle-timeout | --http | --http-host) ;;
           *) words='--host --port --udp --udp-port --tls-cert --tls-key --stratum --allow --deny --max-clients --max-clients-per-address --rate --idle-timeout --timestamps --http --http-host --log --help' ;;
         esac
         ;;
       sync)
         case $last in
           --ca) files=1 ;;
-          --samples | --timeout | --interval | --step-threshold | --max-offset | --timestamps) ;;
+          --timestamps) words='auto kernel user' ;;
+          --samples | --timeout | --interval | --step-threshold | --max-offset) ;;
           *) words='--samples --timeout --json --watch --interval --set --step-threshold --max-offset --timestamps --ca -4 -6 --quiet --help' hosts=1 ;;
         esac
         ;;

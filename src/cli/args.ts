@@ -22,7 +22,6 @@ export class UsageError extends Error {
   }
 }
 
-/** A command line of `tsync serve`. */
 export interface ServeArguments {
   readonly command: "serve";
   readonly options: ServeOptions;
@@ -31,7 +30,6 @@ export interface ServeArguments {
   readonly tls: { readonly cert: string; readonly key: string } | undefined;
 }
 
-/** A command line of `tsync sync`. */
 export interface SyncArguments {
   readonly command: "sync";
   readonly options: WatchOptions & { readonly servers: readonly string[] };
@@ -47,7 +45,6 @@ export interface SyncArguments {
   readonly quiet: boolean;
 }
 
-/** A command line. */
 export type Arguments =
   | ServeArguments
   | SyncArguments

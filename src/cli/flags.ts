@@ -12,10 +12,8 @@ import { PACING, TIMEOUT_SECONDS } from "../sync/pacing.ts";
 import { DEFAULT_PORT, NTP_PORT } from "../net/address.ts";
 import { STEP_THRESHOLD_SECONDS } from "../sync/correction.ts";
 
-/** The version of this program. */
 export const VERSION: string = config.version;
 
-/** Exit statuses. */
 export const EXIT = {
   ok: 0,
   failure: 1,
@@ -24,10 +22,8 @@ export const EXIT = {
   interrupted: 130,
 } as const;
 
-/** The commands. */
 export type CommandName = "serve" | "sync";
 
-/** A flag of a command. */
 export interface Flag {
   /** Its name without dashes: of one character after one dash, else after two. */
   readonly name: string;
@@ -49,7 +45,6 @@ export interface Command {
 
 const HELP: Flag = { name: "help", help: "show this help" };
 
-/** All commands and their flags. */
 export const COMMANDS: Readonly<Record<CommandName, Command>> = {
   serve: {
     synopsis: "tsync serve [options]",

@@ -14,13 +14,13 @@ import {
   formatFrequency,
   formatInstant,
   formatOffset,
+  formatSigned,
   NEWS,
   serverLine,
   sparkline,
   verdict,
 } from "./report.ts";
 
-/** What the panel shows. */
 export interface PanelState {
   /** The last poll; `null` before the first. */
   readonly update: Update | null;
@@ -104,8 +104,4 @@ export function panel(state: PanelState, columns: number): string[] {
 function fitted(text: string, space: number): string {
   if (text.length <= space) return text;
   return space < 1 ? "" : `${text.slice(0, space - 1)}…`;
-}
-
-function formatSigned(seconds: number): string {
-  return `${seconds < 0 ? "-" : "+"}${formatDuration(Math.abs(seconds))}`;
 }

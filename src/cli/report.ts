@@ -36,6 +36,11 @@ export function formatDuration(seconds: number): string {
   return rounded(seconds, 3, Math.round);
 }
 
+/** `-41.2 ms`: the same, always with a sign. */
+export function formatSigned(seconds: number): string {
+  return `${seconds < 0 ? "-" : "+"}${formatDuration(Math.abs(seconds))}`;
+}
+
 /** `± 27 µs`: a bound, rounded up. */
 export function formatBound(seconds: number): string {
   return `± ${rounded(seconds, 2, Math.ceil)}`;
@@ -180,7 +185,7 @@ export function describeFix(fix: Fix): string {
     rows.push(["local time", formatInstant(fix.localTime)]);
     rows.push([
       fix.servers.length === 1 ? "server time" : "true time",
-      formatInstant(correctedTime(fix.localTime, fix.offset)),
+      formatInstant(fix.localTime + nanoseconds(fix.offset)),
     ]);
   }
   return rows.map(([label, text]) => `${dim(label.padEnd(12))}${text}`.trimEnd()).join("\n");
@@ -238,7 +243,7 @@ export function describeFailure(fix: Fix): string[] {
 
 /** What was done to the system clock, or why nothing was. */
 export function describeCorrection({ action, offset }: Correction): string {
-  const by = `${offset < 0 ? "-" : "+"}${formatDuration(Math.abs(offset))}`;
+  const by = formatSigned(offset);
   switch (action) {
     case "none":
       return "the system clock is left alone: no difference can be seen";
@@ -251,7 +256,7 @@ export function describeCorrection({ action, offset }: Correction): string {
         `is off by ${by}; most of them must`;
     case "refused":
       return `the system clock is left alone: it was right before, and ${by} is more than the ` +
-        `${PANIC_THRESHOLD_SECONDS} s that are credible; run without --watch to set it`;
+        `${PANIC_THRESHOLD_SECONDS} s that are credible; starting tsync again sets it`;
   }
 }
 
@@ -292,9 +297,8 @@ export function updateToJson(update: Update): string {
 }
 
 function fixMembers(fix: Fix) {
-  const time = fix.offset === null ? fix.localTime : correctedTime(fix.localTime, fix.offset);
   return {
-    time: formatTimestamp(time),
+    time: formatTimestamp(fix.localTime + nanoseconds(fix.offset ?? 0)),
     offset: fix.offset,
     error_bound: fix.errorBound,
     delay: fix.delay,
@@ -331,8 +335,4 @@ function encode(value: unknown): string {
     return `{${members.join(",")}}`;
   }
   return JSON.stringify(value);
-}
-
-function correctedTime(localTime: bigint, offset: number): bigint {
-  return localTime + nanoseconds(offset);
 }

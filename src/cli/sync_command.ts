@@ -6,8 +6,8 @@
 
 import { withHints } from "./hints.ts";
 import { setColorEnabled } from "@std/fmt/colors";
-import { systemClock, systemTimers } from "../clock/system_clock.ts";
-import type { ClockSetter, ClockState, Fix } from "../mod.ts";
+import { systemTimers } from "../clock/system_clock.ts";
+import type { ClockSetter, Fix } from "../mod.ts";
 import { openClockSetter } from "../clock/clock_setter.ts";
 import { Corrector } from "../sync/correction.ts";
 import { sync } from "../sync/sync.ts";
@@ -27,24 +27,16 @@ import {
   worstOfFix,
 } from "./report.ts";
 
-/** The machine whose clock `--set` sets. */
-export interface Machine {
-  readonly openSetter: () => ClockSetter;
-  readonly state: () => ClockState | null;
-}
-
-const MACHINE: Machine = {
-  openSetter: () => openClockSetter(),
-  state: () => systemClock().state(),
-};
-
 /**
  * Takes a fix and shows it, or keeps time.
  *
- * @param machine Default: this machine.
+ * @param openSetter Opens the clock that `--set` sets. Default: this machine's.
  * @returns The exit status.
  */
-export async function runSync(args: SyncArguments, machine: Machine = MACHINE): Promise<number> {
+export async function runSync(
+  args: SyncArguments,
+  openSetter: () => ClockSetter = openClockSetter,
+): Promise<number> {
   const servers = args.options.servers.map((server) => {
     try {
       return parseServerAddress(server);
@@ -61,8 +53,9 @@ export async function runSync(args: SyncArguments, machine: Machine = MACHINE): 
     );
   }
   const ca = authorities(args.ca, servers.some(({ transport }) => transport === "tls"));
-  const corrector = args.set && new Corrector(machine.openSetter(), args.set.stepThreshold);
-  if (corrector !== null && !args.quiet) warnOfOthers(machine.state());
+  const setter = args.set && openSetter();
+  if (setter?.isKeptByOther && !args.quiet) console.error(`tsync: ${OTHERS}`);
+  const corrector = setter && new Corrector(setter, args.set!.stepThreshold);
   if (args.watch) return await (await import("./watch_command.ts")).runWatch(args, ca, corrector);
   const interrupt = new AbortController();
   const onSignal = () => interrupt.abort();
@@ -99,14 +92,9 @@ function authorities(file: string | undefined, needed: boolean): string | undefi
   throw new Error(`cannot use ${file} for --ca: there is no certificate in it (expected PEM)`);
 }
 
-/** Warns if something else keeps the clock too: the two would pull it to and fro. */
-function warnOfOthers(state: ClockState | null): void {
-  if (state?.synchronised !== true) return;
-  console.error(
-    "tsync: warning: something else keeps the system clock (the kernel says that it is " +
-      "synchronised), such as chronyd, ntpd or systemd-timesyncd: stop it, or leave out --set",
-  );
-}
+/** The two would pull it to and fro. */
+const OTHERS = "warning: something else keeps the system clock (the kernel says that it is " +
+  "synchronised), such as chronyd, ntpd or systemd-timesyncd: stop it, or leave out --set";
 
 function show(
   fix: Fix,

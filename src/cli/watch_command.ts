@@ -10,11 +10,10 @@ import type { Corrector, Update } from "../mod.ts";
 import { Watch } from "../sync/watch.ts";
 import type { SyncArguments } from "./args.ts";
 import { EXIT } from "./flags.ts";
+import { Journal } from "./journal.ts";
 import { MAX_HISTORY, panel } from "./panel.ts";
 import {
   describeCorrection,
-  describeDuplicates,
-  describeFailure,
   describeFix,
   describeUpdate,
   tooLarge,
@@ -42,7 +41,7 @@ export async function runWatch(
     signal: interrupt.signal,
     corrector: corrector ?? undefined,
   });
-  const warned = new Set<string>();
+  const journal = new Journal(corrector !== null);
   let screen = isTerminal && !json && !quiet ? new Screen(watch) : null;
   /** Ctrl-Z: the shell has the terminal until it says `fg`. */
   const onStop = () => {
@@ -63,28 +62,23 @@ export async function runWatch(
     for await (const { fix, ...rest } of watch) {
       const update = { ...rest, fix: withHints(fix) };
       if (update.fix.synchronised) last = update;
-      for (const sentence of screen === null && !quiet ? describeDuplicates(update.fix) : []) {
-        if (!warned.has(sentence)) console.error(`tsync: ${sentence}`);
-        warned.add(sentence);
-      }
       const { correction } = update;
-      const note = correction && describeCorrection(correction);
-      if (screen !== null) screen.show(update, note);
+      const errors = journal.errors(update);
+      const notes = journal.notes(update);
+      if (screen !== null) screen.show(update, correction && describeCorrection(correction));
       else if (json || !quiet) {
         const line = json ? updateToJson(update) : describeUpdate(update);
         if (!print(line)) return EXIT.ok;
       }
-      const isNews = correction !== null && correction.action !== "none";
-      if (screen === null && isNews && (!quiet || correction.action === "refused")) {
-        console.error(`tsync: ${note}`);
-      }
       const worst = worstOf(update);
       const isUnknown = worst === null && maxOffset !== undefined;
-      if (isUnknown) screen?.end();
-      if (!update.fix.synchronised && (screen === null || isUnknown)) {
-        for (const sentence of describeFailure(update.fix)) console.error(`tsync: ${sentence}`);
+      const isRefused = correction?.action === "refused";
+      if (isUnknown || isRefused) screen?.end();
+      if (screen === null || isUnknown || isRefused) {
+        for (const sentence of errors) console.error(`tsync: ${sentence}`);
       }
-      if (isUnknown) return EXIT.failure;
+      if (isUnknown || isRefused) return EXIT.failure;
+      for (const note of screen === null && !quiet ? notes : []) console.error(`tsync: ${note}`);
       const sentence = tooLarge(worst, maxOffset);
       if (sentence === null) continue;
       screen?.end();

@@ -29,6 +29,11 @@ export interface ClockState {
   readonly maximumError: number;
   /** The clock's probable error, in seconds. */
   readonly estimatedError: number;
+  /**
+   * By how much the kernel makes the clock run faster than its oscillator, as a fraction; a slew that
+   * ends by itself is not included.
+   */
+  readonly frequency: number;
 }
 
 /** Runs something later: `setTimeout`, or a simulator's. */
@@ -69,10 +74,13 @@ export function crossTimestamp(clock: Clock, attempts = 5): CrossTimestamp {
 /**
  * Was the clock set, or the machine suspended, between two cross timestamps? Slewing
  * (500 ppm) and the oscillator's own error (as much again) count as neither.
+ *
+ * @param slew How fast the clock may be slewed beside that, as a fraction. Default 0.
  */
-export function stepped(earlier: CrossTimestamp, later: CrossTimestamp): boolean {
+export function stepped(earlier: CrossTimestamp, later: CrossTimestamp, slew = 0): boolean {
   const elapsed = later.monotonic - earlier.monotonic;
   const moved = (later.realtime - earlier.realtime) - elapsed;
-  const tolerated = 1_000_000n + elapsed / 1000n + earlier.error + later.error;
+  const slewed = BigInt(Math.ceil((1e-3 + slew) * Number(elapsed)));
+  const tolerated = 1_000_000n + slewed + earlier.error + later.error;
   return moved > tolerated || -moved > tolerated;
 }

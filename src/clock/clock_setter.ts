@@ -1,35 +1,98 @@
 /**
- * Setting the machine's clock, through libc: the same functions on Linux and
- * macOS.
+ * Setting and steering the machine's clock, through libc. Linux and macOS have
+ * the same discipline for it, which the kernel carries out by itself (Mills and
+ * Kamp: The Nanokernel, PTTI 2000).
  *
  * @module
  */
 
+import { errno, type Libc, LIBC_PATHS, openLibc } from "../libc/libc.ts";
+import {
+  ADJ_ESTERROR,
+  ADJ_FREQUENCY,
+  ADJ_MAXERROR,
+  ADJ_NANO,
+  ADJ_OFFSET,
+  ADJ_SETOFFSET,
+  ADJ_STATUS,
+  ADJ_TIMECONST,
+  CLOCK_MONOTONIC_RAW,
+  CLOCK_REALTIME,
+  FREQUENCY_UNITS,
+  frequencyOf,
+  STA_DEL,
+  STA_FREQHOLD,
+  STA_INS,
+  STA_PLL,
+  STA_UNSYNC,
+  TIME_ERROR,
+  timex,
+} from "../libc/timex.ts";
+import type { Leap } from "../ntp/packet.ts";
 import { SECOND } from "../ntp/timestamp.ts";
-import { errno, LIBC_PATHS, openLibc } from "../libc/libc.ts";
 
-/** Sets a clock. If that fails, both methods throw, with a sentence, and leave it unchanged. */
+/** What the kernel is told about its clock. */
+export interface Steering {
+  /**
+   * Nanoseconds to be added gradually, instead of what is left of the last time; negative if the
+   * clock is ahead. The kernel adds {@linkcode ClockSetter.gain} of the rest in each second, so that
+   * this ends by itself.
+   */
+  readonly phase: number;
+  /**
+   * By how much the clock is to run faster than its oscillator, as a fraction, at most 500 ppm;
+   * `null` leaves that as it is.
+   */
+  readonly frequency: number | null;
+  /** How wrong the clock is at most and probably, in seconds; `null` if it is not synchronised. */
+  readonly error: { readonly maximum: number; readonly estimated: number } | null;
+  /** The leap second at the end of the day. */
+  readonly leap: Leap;
+}
+
+/** Sets a clock. What fails throws, with a sentence, and leaves the clock as it was. */
 export interface ClockSetter {
-  /** Adds nanoseconds to the clock at once; a negative number sets it back. */
+  /** Adds nanoseconds to the clock at once; a negative number sets it back. What steered it ends. */
   step(by: bigint): void;
   /**
    * Adds nanoseconds to the clock gradually; a negative number makes it lose them. What is left of
-   * an earlier call is dropped. The machine's clock is slewed by whole microseconds.
+   * an earlier call is dropped. The machine's clock is slewed by whole microseconds, 500 ppm fast.
    */
   slew(by: bigint): void;
+  /**
+   * Steers the clock.
+   *
+   * @returns Has another program steered it otherwise since the last call?
+   */
+  steer(steering: Steering): boolean;
+  /** The part of a phase that goes in a second. */
+  readonly gain: number;
+  /** Seconds that should be between two calls of `steer`, at least. */
+  readonly steeringSeconds: number;
+  /** By how much the clock runs faster than its oscillator, now, as a fraction. */
+  readonly frequency: number;
+  /** Does another program seem to keep the clock? A tsync that was killed is none. */
+  readonly isKeptByOther: boolean;
 }
 
-const CLOCK_REALTIME = 0;
 const EPERM = 1;
 
+/** Nanoseconds by which a clock that was stepped may still be off, where that takes two calls. */
+const STEP_ERROR = 2000n;
+
+/** Attempts to step a clock that well. */
+const STEPS = 3;
+
+/** How tsync steers: the kernel removes a phase, and leaves the frequency alone meanwhile. */
+const STEERED = STA_PLL | STA_FREQHOLD;
+
 /**
- * Opens the machine's clock for setting. Opening it takes no privilege; setting it takes root's, or
- * `CAP_SYS_TIME` on Linux.
+ * Opens the machine's clock for setting, and makes sure that it may be set.
  *
  * @param paths Where to look for libc. Default: where Linux and macOS have it.
  * @returns What sets the clock; disposing of it unloads libc.
  * @throws {Error} with a sentence, if libc may not be loaded (Deno's `--allow-ffi`) or is at none
- * of the paths.
+ * of the paths, or the clock may not be set: that takes root, or `CAP_SYS_TIME` on Linux.
  */
 export function openClockSetter(paths: readonly string[] = LIBC_PATHS): ClockSetter & Disposable {
   const libc = openLibc(paths);
@@ -40,36 +103,150 @@ export function openClockSetter(paths: readonly string[] = LIBC_PATHS): ClockSet
     );
   }
   errno(libc); // A first call through FFI can change errno itself: here that does no harm.
-  const check = (result: number, what: string) => {
+  try {
+    return new LibcSetter(libc);
+  } catch (error) {
+    libc[Symbol.dispose]();
+    throw error;
+  }
+}
+
+class LibcSetter implements ClockSetter, Disposable {
+  readonly gain: number;
+  readonly steeringSeconds: number;
+  readonly #libc: Libc & Disposable;
+  readonly #step: (by: bigint) => void;
+  /** What the kernel said when it had been steered; `null` before that. */
+  #steered: { readonly frequency: number; readonly status: number } | null = null;
+
+  constructor(libc: Libc & Disposable) {
+    this.#libc = libc;
+    const isLinux = libc.__errno_location !== null;
+    // SHIFT_PLL of either kernel. XNU's waits for a second without a call before it does anything.
+    this.gain = isLinux ? 1 / 4 : 1 / 16;
+    this.steeringSeconds = isLinux ? 1 : 4;
+    this.#step = isLinux ? (by) => this.#addOffset(by) : (by) => this.#setTime(by);
+    // Writing what it says already changes nothing, and takes the privilege.
+    const kernel = this.#read();
+    kernel[timex.modes] = BigInt(ADJ_ESTERROR);
+    this.#adjust(kernel, "cannot set the system clock");
+  }
+
+  step(by: bigint): void {
+    if (this.#time(CLOCK_REALTIME) + by < 0n) {
+      throw new Error("cannot set the system clock: it does not go back beyond 1970");
+    }
+    this.#step(by);
+    this.#steered = null;
+  }
+
+  slew(by: bigint): void {
+    // Both parts have the same sign. On macOS the microseconds are the low half of these 64 bits.
+    const microseconds = (by + (by < 0n ? -500n : 500n)) / 1000n;
+    const delta = BigInt64Array.of(microseconds / 1_000_000n, microseconds % 1_000_000n);
+    this.#check(this.#libc.adjtime(delta, 0n), "cannot slew the system clock");
+  }
+
+  steer({ phase, frequency, error, leap }: Steering): boolean {
+    const kernel = this.#read();
+    const before = this.#steered;
+    const isDisturbed = before !== null &&
+      (before.frequency !== frequencyOf(kernel) || before.status !== steeringOf(kernel));
+    let modes = ADJ_OFFSET | ADJ_STATUS | ADJ_TIMECONST | ADJ_NANO;
+    const leaps = leap === "insert" ? STA_INS : leap === "delete" ? STA_DEL : 0;
+    kernel[timex.status] = BigInt(STEERED | leaps | (error === null ? STA_UNSYNC : 0));
+    kernel[timex.constant] = 0n;
+    kernel[timex.offset] = BigInt(Math.round(phase));
+    if (frequency !== null) {
+      modes |= ADJ_FREQUENCY;
+      // What the length of the tick does not contribute. The kernel keeps it within 500 ppm.
+      const own = Number(kernel[timex.freq]) / FREQUENCY_UNITS;
+      const wanted = frequency - (frequencyOf(kernel) - own);
+      kernel[timex.freq] = BigInt(Math.round(wanted * FREQUENCY_UNITS));
+    }
+    if (error !== null) {
+      modes |= ADJ_MAXERROR | ADJ_ESTERROR;
+      kernel[timex.maxerror] = BigInt(Math.ceil(error.maximum * 1e6));
+      kernel[timex.esterror] = BigInt(Math.ceil(error.estimated * 1e6));
+    }
+    kernel[timex.modes] = BigInt(modes);
+    this.#adjust(kernel, "cannot steer the system clock");
+    this.#steered = { frequency: frequencyOf(kernel), status: steeringOf(kernel) };
+    return isDisturbed;
+  }
+
+  get frequency(): number {
+    return frequencyOf(this.#read());
+  }
+
+  get isKeptByOther(): boolean {
+    const kernel = new BigInt64Array(timex.words);
+    const isSynchronised = this.#adjust(kernel, "cannot ask the system clock") !== TIME_ERROR;
+    return isSynchronised && steeringOf(kernel) !== STEERED;
+  }
+
+  [Symbol.dispose](): void {
+    this.#libc[Symbol.dispose]();
+  }
+
+  /** Has the kernel add an offset to its clock: no time is lost. */
+  #addOffset(by: bigint): void {
+    const kernel = new BigInt64Array(timex.words);
+    const nanoseconds = (by % SECOND + SECOND) % SECOND;
+    kernel[timex.modes] = BigInt(ADJ_SETOFFSET | ADJ_NANO);
+    kernel[timex.time] = (by - nanoseconds) / SECOND;
+    kernel[timex.time + 1] = nanoseconds;
+    this.#adjust(kernel, "cannot set the system clock");
+  }
+
+  /** Sets the clock, and again by what was lost between reading and setting it. */
+  #setTime(by: bigint): void {
+    const ahead = () => this.#time(CLOCK_REALTIME) - this.#time(CLOCK_MONOTONIC_RAW);
+    ahead(); // The first calls are the slowest.
+    const wanted = ahead() + by;
+    for (let i = 0, left = by; i < STEPS; i++) {
+      const time = this.#time(CLOCK_REALTIME) + left;
+      const nanoseconds = (time % SECOND + SECOND) % SECOND;
+      const timespec = BigInt64Array.of((time - nanoseconds) / SECOND, nanoseconds);
+      const result = this.#libc.clock_settime(CLOCK_REALTIME, timespec);
+      this.#check(result, "cannot set the system clock");
+      left = wanted - ahead();
+      if (left < STEP_ERROR && -left < STEP_ERROR) return;
+    }
+  }
+
+  #time(clock: number): bigint {
+    const timespec = new BigInt64Array(2);
+    const result = this.#libc.clock_gettime(clock, timespec);
+    this.#check(result, "cannot read the system clock");
+    return timespec[0]! * SECOND + timespec[1]!;
+  }
+
+  #read(): BigInt64Array {
+    const kernel = new BigInt64Array(timex.words);
+    this.#adjust(kernel, "cannot ask the system clock");
+    return kernel;
+  }
+
+  /** @returns The kernel's `TIME_` state. */
+  #adjust(kernel: BigInt64Array, what: string): number {
+    const state = this.#libc.ntp_adjtime(kernel);
+    this.#check(state < 0 ? state : 0, what);
+    return state;
+  }
+
+  #check(result: number, what: string): void {
     if (result === 0) return;
-    const number = errno(libc);
-    if (number === EPERM) throw new Error(`${what}: ${NO_PRIVILEGE}`);
-    throw new Error(`${what}: the system refuses it (error ${number})`);
-  };
-  return {
-    step(by) {
-      const time = new BigInt64Array(2);
-      check(libc.clock_gettime(CLOCK_REALTIME, time), "cannot read the system clock");
-      const [seconds, nanoseconds] = split(time[0]! * SECOND + time[1]! + by);
-      time[0] = seconds;
-      time[1] = nanoseconds;
-      check(libc.clock_settime(CLOCK_REALTIME, time), "cannot set the system clock");
-    },
-    slew(by) {
-      // Both parts have the same sign. On macOS the microseconds are the low half of these 64 bits.
-      const microseconds = (by + (by < 0n ? -500n : 500n)) / 1000n;
-      const delta = BigInt64Array.of(microseconds / 1_000_000n, microseconds % 1_000_000n);
-      check(libc.adjtime(delta, 0n), "cannot slew the system clock");
-    },
-    [Symbol.dispose]: () => libc[Symbol.dispose](),
-  };
+    const number = errno(this.#libc);
+    const why = number === EPERM ? NO_PRIVILEGE : `the system refuses it (error ${number})`;
+    throw new Error(`${what}: ${why}`);
+  }
 }
 
 const NO_PRIVILEGE = "it takes a privilege; use sudo, or on Linux give it to the program: " +
   "sudo setcap cap_sys_time+ep FILE";
 
-/** Whole seconds, rounded down, and the nanoseconds beyond. */
-function split(instant: bigint): [bigint, bigint] {
-  const nanoseconds = (instant % SECOND + SECOND) % SECOND;
-  return [(instant - nanoseconds) / SECOND, nanoseconds];
+/** What the status says of how the clock is steered. */
+function steeringOf(kernel: BigInt64Array): number {
+  return Number(kernel[timex.status]! & BigInt(STEERED));
 }

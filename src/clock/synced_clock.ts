@@ -27,7 +27,10 @@ export interface ClockOffset {
   readonly offset: number;
   /** Seconds by which that can be wrong, at most. */
   readonly errorBound: number;
-  /** The frequency of the servers' clock against the local oscillator, as a fraction. */
+  /**
+   * The frequency of the servers' clock against the system clock, which the kernel may make run
+   * faster or slower than its oscillator: a fraction.
+   */
   readonly frequency: number;
   /** The most by which the frequency can be wrong, in either direction: a fraction. */
   readonly frequencyBound: number;
@@ -58,6 +61,7 @@ export interface ClockOffset {
  */
 export class SyncedClock {
   readonly #clock: Clock;
+  readonly #slew: number;
   #estimate: Estimate | null = null;
   /** The local clock's two timelines when they were last compared. */
   #reference: CrossTimestamp;
@@ -67,9 +71,12 @@ export class SyncedClock {
    * Makes a clock that is not valid until {@linkcode set} is called.
    *
    * @param clock The local clock, on whose monotonic timeline the estimates are.
+   * @param slew How fast, as a fraction, its system clock may be slewed on purpose. Default 0, but
+   * 500 ppm are always tolerated.
    */
-  constructor(clock: Clock) {
+  constructor(clock: Clock, slew = 0) {
     this.#clock = clock;
+    this.#slew = slew;
     this.#reference = crossTimestamp(clock);
   }
 
@@ -91,7 +98,7 @@ export class SyncedClock {
    */
   check(): boolean {
     const now = crossTimestamp(this.#clock);
-    const well = !stepped(this.#reference, now);
+    const well = !stepped(this.#reference, now, this.#slew);
     this.#reference = now;
     if (!well) this.#estimate = null;
     return well;
@@ -108,7 +115,7 @@ export class SyncedClock {
   now(backward = false): SyncedTime | null {
     if (this.#estimate === null) return null;
     const now = crossTimestamp(this.#clock, 1);
-    if (stepped(this.#reference, now)) return null;
+    if (stepped(this.#reference, now, this.#slew)) return null;
     const { offset, lower, upper } = carry(this.#estimate, now.monotonic);
     const earliest = now.monotonic + lower;
     let time = now.monotonic + offset;
@@ -124,14 +131,15 @@ export class SyncedClock {
   systemOffset(): ClockOffset | null {
     if (this.#estimate === null) return null;
     const now = crossTimestamp(this.#clock);
-    if (stepped(this.#reference, now)) return null;
+    if (stepped(this.#reference, now, this.#slew)) return null;
     const { offset, lower, upper } = carry(this.#estimate, now.monotonic);
     const width = upper - offset > offset - lower ? upper - offset : offset - lower;
     const { frequency, frequencyBound } = this.#estimate;
+    const own = this.#clock.state()?.frequency ?? 0;
     return {
       offset: Number(offset + now.monotonic - now.realtime) / 1e9,
       errorBound: Number(width + now.error) / 1e9,
-      frequency,
+      frequency: frequency - own,
       frequencyBound,
     };
   }

@@ -8,34 +8,25 @@
 
 import { SECOND } from "../ntp/timestamp.ts";
 import type { Clock, ClockState, Timers } from "./clock.ts";
-import { type Libc, LIBC_PATHS, openLibc, sharedLibc } from "../libc/libc.ts";
-
-/** The same numbers on Linux (linux/time.h) and macOS (time.h). */
-const CLOCK_REALTIME = 0;
-const CLOCK_MONOTONIC_RAW = 4;
-
-/**
- * `struct timex`: where the fields read here are, in words of 64 bits; the same
- * on 64-bit Linux (sys/timex.h, 208 bytes) and macOS (sys/timex.h, 136 bytes).
- */
-const TIMEX = { words: 26, offset: 1, maxError: 3, estError: 4, status: 5 } as const;
-
-/** Bits of `timex.status`, on both systems. */
-const STA_PLL = 0x01;
-const STA_INS = 0x10;
-const STA_DEL = 0x20;
-const STA_UNSYNC = 0x40;
-/** `timex.offset` is in nanoseconds; else in microseconds. */
-const STA_NANO = 0x2000;
+import { type Libc, LIBC_PATHS, sharedLibc } from "../libc/libc.ts";
+import {
+  CLOCK_MONOTONIC_RAW,
+  CLOCK_REALTIME,
+  frequencyOf,
+  STA_DEL,
+  STA_INS,
+  STA_NANO,
+  STA_PLL,
+  STA_UNSYNC,
+  TIME_ERROR,
+  timex,
+} from "../libc/timex.ts";
 
 /** Microseconds that the kernel adds to `maxerror` each second (MAXFREQ of linux/timex.h). */
 const ERROR_GROWTH_US = 500n;
 
 /** The most that a clock may be wrong for NTP to follow it: MAXDIST, in seconds (RFC 5905, section 7.2). */
 const UNKNOWN_ERROR_SECONDS = 1;
-
-/** `ntp_adjtime`'s result when the clock is not synchronised. */
-const TIME_ERROR = 5;
 
 let shared: Clock | undefined;
 
@@ -50,22 +41,19 @@ export function isSystemClock(clock: Clock): boolean {
 }
 
 /**
- * Opens the system's clock: libc where that may be loaded, else `Temporal`
+ * Makes the system's clock: libc's where that may be loaded, else `Temporal`
  * (a microsecond a reading, and nothing known of the kernel's state).
  * Never asks for a permission.
  *
- * @param paths Where to look for libc. Default {@linkcode LIBC_PATHS}.
- * @returns The clock; disposing of it unloads a libc that was looked for at `paths`.
+ * @param libc Default: the process's.
  * @throws {Error} if neither is available.
  */
-export function openSystemClock(paths?: readonly string[]): Clock & Disposable {
-  const opened = paths === undefined ? null : openLibc(paths);
-  const libc = paths === undefined ? sharedLibc() : opened;
-  if (libc !== null) return libcClock(libc, () => opened?.[Symbol.dispose]());
+export function openSystemClock(libc: Libc | null = sharedLibc()): Clock {
+  if (libc !== null) return libcClock(libc);
   if (typeof Temporal === "undefined") {
     throw new Error(
       "cannot read the system clock to the nanosecond: libc is not at any of the paths " +
-        `that may be loaded (${(paths ?? LIBC_PATHS).join(", ")}) and this runtime has no Temporal`,
+        `that may be loaded (${LIBC_PATHS.join(", ")}) and this runtime has no Temporal`,
     );
   }
   return {
@@ -74,29 +62,37 @@ export function openSystemClock(paths?: readonly string[]): Clock & Disposable {
     realtime: () => Temporal.Now.instant().epochNanoseconds,
     monotonic: () => BigInt(Math.round(performance.now() * 1e6)),
     state: () => null,
-    [Symbol.dispose]: () => {},
   };
 }
 
-function libcClock(libc: Libc, dispose: () => void): Clock & Disposable {
+/** Readings from which a clock's step is measured: enough for some distances to differ by one step. */
+const READINGS = 65;
+
+function libcClock(libc: Libc): Clock {
   const timespec = new BigInt64Array(2);
   const read = (id: number): bigint => {
     libc.clock_gettime(id, timespec);
     return timespec[0]! * SECOND + timespec[1]!;
   };
-  return measured({
+  const step = (id: number) =>
+    Number(granularity(Array.from({ length: READINGS }, () => read(id)))) / 1e9;
+  let precision: number | undefined;
+  return {
     realtime: () => read(CLOCK_REALTIME),
     monotonic: () => read(CLOCK_MONOTONIC_RAW),
     state: () => readState(libc),
-    [Symbol.dispose]: dispose,
-  });
+    // Measured only when it is first asked for: that takes a moment.
+    get precision() {
+      return precision ??= Math.max(step(CLOCK_MONOTONIC_RAW), step(CLOCK_REALTIME));
+    },
+  };
 }
 
 /** Only reads: `modes`, the first word, is 0. */
 function readState(libc: Libc): ClockState | null {
-  const timex = new BigInt64Array(TIMEX.words);
-  const state = libc.ntp_adjtime(timex);
-  return state < 0 ? null : decodeTimex(timex, state);
+  const kernel = new BigInt64Array(timex.words);
+  const state = libc.ntp_adjtime(kernel);
+  return state < 0 ? null : decodeTimex(kernel, state);
 }
 
 /**
@@ -104,15 +100,16 @@ function readState(libc: Libc): ClockState | null {
  *
  * @param state The result of `ntp_adjtime`.
  */
-export function decodeTimex(timex: BigInt64Array, state: number): ClockState {
-  const status = Number(timex[TIMEX.status]! & 0xffff_ffffn);
-  const [maxError, estError] = [timex[TIMEX.maxError]!, timex[TIMEX.estError]!];
+export function decodeTimex(kernel: BigInt64Array, state: number): ClockState {
+  const status = Number(kernel[timex.status]! & 0xffff_ffffn);
+  const [maxError, estError] = [kernel[timex.maxerror]!, kernel[timex.esterror]!];
   return {
     synchronised: state !== TIME_ERROR && (status & STA_UNSYNC) === 0,
     leap: status & STA_INS ? "insert" : status & STA_DEL ? "delete" : "none",
     maximumError: maximumError(maxError, estError, status) +
-      Math.abs(Number(timex[TIMEX.offset])) / (status & STA_NANO ? 1e9 : 1e6),
+      Math.abs(Number(kernel[timex.offset])) / (status & STA_NANO ? 1e9 : 1e6),
     estimatedError: Number(estError) / 1e6,
+    frequency: frequencyOf(kernel),
   };
 }
 
@@ -130,24 +127,6 @@ function maximumError(maxError: bigint, estError: bigint, status: number): numbe
   const claimsNone = (status & STA_PLL) !== 0 && estError === 0n &&
     maxError % ERROR_GROWTH_US === 0n;
   return claimsNone || estError > maxError ? Math.max(claim, UNKNOWN_ERROR_SECONDS) : claim;
-}
-
-/** Readings from which a clock's step is measured: enough for some distances to differ by one step. */
-const READINGS = 65;
-
-/**
- * Adds the precision of the coarser timeline, which is measured only when it is first asked for:
- * that takes a moment.
- */
-function measured(clock: Omit<Clock, "precision"> & Disposable): Clock & Disposable {
-  const step = (read: () => bigint) => Number(granularity(Array.from({ length: READINGS }, read)));
-  let precision: number | undefined;
-  return {
-    ...clock,
-    get precision() {
-      return precision ??= Math.max(step(clock.monotonic), step(clock.realtime)) / 1e9;
-    },
-  };
 }
 
 /**

@@ -67,6 +67,13 @@ export class FilterBank {
     return this.#origin.offset + BigInt(Math.round(offset + frequency * elapsed));
   }
 
+  /** How far the likely offset (nanoseconds) and frequency (a fraction) are off, as standard deviations. */
+  deviationAt(moment: bigint): { readonly offset: number; readonly frequency: number } {
+    const elapsed = Number(moment - this.#origin.at) / 1e9 - this.#seconds;
+    const [offset, , frequency] = predict(this.#estimate, elapsed, 0).covariance;
+    return { offset: Math.sqrt(offset), frequency: Math.sqrt(frequency) / 1e9 };
+  }
+
   /** Adds what a poll proves, the middle of which is its offset. */
   add({ lower, upper }: Pair): void {
     const isFirst = this.#widths.length === 0;

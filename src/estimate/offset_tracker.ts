@@ -70,6 +70,11 @@ export class OffsetTracker {
     return this.#bank.innovation;
   }
 
+  /** How far the likely offset (nanoseconds) and frequency (a fraction) are off, as standard deviations. */
+  deviationAt(moment: bigint): { readonly offset: number; readonly frequency: number } {
+    return this.#bank.deviationAt(moment);
+  }
+
   /**
    * Takes in a poll.
    *

@@ -147,6 +147,14 @@ export function zoneOf({ hostname }: Pick<SocketAddress, "hostname">): string {
   return /%.*$/.exec(hostname)?.[0] ?? "";
 }
 
+/** Writes out the groups that `::` stands for in an IPv6 address. */
+export function expand(address: string): string {
+  if (!address.includes("::")) return address;
+  const missing = 9 - address.split(":").length;
+  const [head, tail] = address.split("::");
+  return `${head || "0"}:${"0:".repeat(missing)}${tail || "0"}`;
+}
+
 /** The canonical spelling of an IP address, without its zone. IPv6 is all hexadecimal groups. */
 export function canonical(address: string): string {
   if (!address.includes(":")) return new URL(`http://${address}`).hostname;

@@ -13,17 +13,17 @@
 import { sharedLibc } from "../libc/libc.ts";
 import { canonical, type SocketAddress } from "./address.ts";
 import {
+  IPPROTO_TCP,
   SO_ACCEPTCONN,
   SO_TYPE,
   SOCK_DGRAM,
   sockaddr_in,
   sockaddr_in6,
   SOL_SOCKET,
+  TCP_NODELAY,
 } from "../libc/structures.ts";
 
-/** The same on Linux (netinet/in.h, netinet/tcp.h, sys/socket.h) and macOS. */
-const IPPROTO_TCP = 6;
-const TCP_NODELAY = 1;
+/** The same on Linux (sys/socket.h) and macOS, like IPPROTO_TCP and TCP_NODELAY. */
 const SHUT_RDWR = 2;
 
 /** The search ends after this many descriptors in a row that are not sockets. */
@@ -63,7 +63,6 @@ export function connectionDescriptor({ remote, local }: Ends): number | null {
   return null;
 }
 
-/** Both ends of a connection. */
 export interface Ends {
   readonly local: SocketAddress;
   readonly remote: SocketAddress;

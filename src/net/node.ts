@@ -7,25 +7,16 @@
 
 // deno-lint-ignore-file no-process-global -- importing it would take those 4 ms
 
-/** For looking up names. */
 export function dns(): typeof import("node:dns/promises") {
   return process.getBuiltinModule("node:dns/promises");
 }
 
-/** What a process has used. */
-export interface ProcessUsage {
-  readonly cpuSeconds: number;
-  /** Bytes in RAM. */
-  readonly residentMemory: number;
-}
-
-/** What this process has used so far. */
-export function processUsage(): ProcessUsage {
+/** What this process has used so far: processor time, and bytes in RAM. */
+export function processUsage(): { cpuSeconds: number; residentMemory: number } {
   const { user, system } = process.cpuUsage();
   return { cpuSeconds: (user + system) / 1e6, residentMemory: Deno.memoryUsage().rss };
 }
 
-/** For IP addresses and prefixes. */
 export function net(): typeof import("node:net") {
   return process.getBuiltinModule("node:net");
 }

@@ -23,7 +23,6 @@ import { dns } from "./node.ts";
 import { ipVersion, zoneOf } from "./address.ts";
 import { isSystemClock } from "../clock/system_clock.ts";
 
-/** The operating system's network. */
 export const systemNetwork: Network = {
   ...systemDatagrams,
   async resolve(hostname, family) {

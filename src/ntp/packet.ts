@@ -76,17 +76,9 @@ export interface Packet {
   transmit: bigint;
 }
 
-/**
- * Encodes a header.
- *
- * @param packet Root delay and dispersion are rounded up to 2^-16 s.
- * @param bytes Where to write it, 48 bytes. Default: a new array.
- * @returns `bytes`
- */
-export function encodePacket(
-  packet: Readonly<Packet>,
-  bytes: Uint8Array = new Uint8Array(PACKET_SIZE),
-): Uint8Array {
+/** Encodes a header. Root delay and dispersion are rounded up to 2^-16 s. @returns 48 bytes. */
+export function encodePacket(packet: Readonly<Packet>): Uint8Array {
+  const bytes = new Uint8Array(PACKET_SIZE);
   const view = viewOf(bytes);
   view.setUint8(0, LEAP.indexOf(packet.leap) << 6 | packet.version << 3 | packet.mode);
   view.setUint8(1, packet.stratum);

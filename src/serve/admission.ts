@@ -5,7 +5,7 @@
  * @module
  */
 
-import { ipVersion } from "../net/address.ts";
+import { expand, ipVersion } from "../net/address.ts";
 import { net } from "../net/node.ts";
 import { SECOND } from "../ntp/timestamp.ts";
 
@@ -123,12 +123,10 @@ export class Admission {
     this.#random = random;
   }
 
-  /** Open connections. */
   get connections(): number {
     return this.#connections;
   }
 
-  /** The number of accounts kept. */
   get accounts(): number {
     return this.#clients.size + this.#left.size + this.#senders.size;
   }
@@ -279,14 +277,14 @@ interface Rule extends Prefix {
 }
 
 /** A range of addresses with the same leading bits. */
-export interface Prefix {
+interface Prefix {
   /** The number of those bits. */
   readonly bits: number;
   readonly matches: (address: string) => boolean;
 }
 
 /** Converts an IPv4-mapped address, as IPv6 sockets report it, to IPv4. @returns Others as they are. */
-export function unmapped(address: string): string {
+function unmapped(address: string): string {
   return /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1] ?? address;
 }
 
@@ -300,15 +298,8 @@ const SINGLE = /^(?:fe[89ab][0-9a-f]|64:ff9b):/i;
 export function accountOf(address: string): string {
   if (!address.includes(":")) return address;
   if (address.includes(".")) return unmapped(address);
-  const groups = address.includes("::") ? expand(address) : address;
+  const groups = expand(address);
   return SINGLE.test(groups) ? groups : groups.split(":", 4).join(":");
-}
-
-/** Writes out the groups that `::` stands for. */
-function expand(address: string): string {
-  const missing = 9 - address.split(":").length;
-  const [head, tail] = address.split("::");
-  return `${head || "0"}:${"0:".repeat(missing)}${tail || "0"}`;
 }
 
 /**

@@ -83,7 +83,6 @@ export interface CarrierTotals {
   readonly refusals: Record<Refusal, number>;
 }
 
-/** All counters. */
 export interface Totals {
   readonly tcp: CarrierTotals;
   readonly udp: CarrierTotals;
@@ -93,7 +92,6 @@ export interface Totals {
   readonly open: number;
 }
 
-/** The counters of a server. */
 export class Counters {
   readonly #now = new Float64Array(SIZE);
   readonly #seen = new Float64Array(SIZE);

@@ -37,7 +37,6 @@ export class EpollStreams {
   readonly #sockets: StreamSockets;
   readonly #sessions: SessionContext;
   readonly #timers: Timers;
-  readonly #idleTimeout: number;
   readonly #reply = new Uint8Array(PACKET_SIZE);
   /** By descriptor, open or not. */
   readonly #streams: (Stream | undefined)[] = [];
@@ -48,17 +47,10 @@ export class EpollStreams {
   #trouble: Trouble | null = null;
   #cancelGrace = () => {};
 
-  /** @param idleTimeout The most seconds between two requests. */
-  constructor(
-    sockets: StreamSockets,
-    sessions: SessionContext,
-    timers: Timers,
-    idleTimeout: number,
-  ) {
+  constructor(sockets: StreamSockets, sessions: SessionContext, timers: Timers) {
     this.#sockets = sockets;
     this.#sessions = sessions;
     this.#timers = timers;
-    this.#idleTimeout = idleTimeout;
   }
 
   /** The number of open connections. */
@@ -84,7 +76,7 @@ export class EpollStreams {
   /** Closes what is idle or slow. Call it once a second. @returns What has prevented accepting since. */
   tick(): Trouble | null {
     for (const stream of this.#opened()) {
-      const refusal = stream.check(stream.idle, this.#idleTimeout);
+      const refusal = stream.check(stream.idle, this.#sessions.idleTimeout);
       if (refusal === null) continue;
       stream.refusal ??= refusal;
       this.#close(stream);

@@ -46,16 +46,12 @@ export class KernelService implements Service {
   #ended: Promise<void> | null = null;
   #closed = false;
 
-  /**
-   * @param idleTimeout The most seconds between two requests on a connection.
-   * @throws {Error} if it cannot wait for the sockets.
-   */
+  /** @throws {Error} if it cannot wait for the sockets. */
   constructor(
     sockets: readonly BoundSocket[],
     sessions: SessionContext,
     clock: Clock,
     timers: Timers,
-    idleTimeout: number,
   ) {
     this.#sockets = sockets;
     this.#sessions = sessions;
@@ -64,7 +60,7 @@ export class KernelService implements Service {
     const libc = linuxLibc()!;
     this.#epoll = new Epoll(libc);
     const streams = new LinuxStreams(libc, this.#epoll);
-    this.#streams = new EpollStreams(streams, sessions, timers, idleTimeout);
+    this.#streams = new EpollStreams(streams, sessions, timers);
     try {
       for (const { transport, fd } of sockets) {
         if (transport === "tcp") this.#streams.listen(fd);

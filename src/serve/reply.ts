@@ -17,7 +17,7 @@ import {
 } from "../ntp/packet.ts";
 import { toTimestamp, writeTimestamp } from "../ntp/timestamp.ts";
 import { refuseRequest, type RequestRefusal } from "../ntp/validation.ts";
-import type { Admission, Client } from "./admission.ts";
+import type { Admission } from "./admission.ts";
 
 /** Stratum of a server whose own clock is the reference, as in chronyd's `local` mode. */
 const LOCAL_STRATUM = 10;
@@ -90,45 +90,19 @@ export function respond(
 }
 
 /**
- * Turns a reply into a kiss-o'-death (RFC 5905, section 7.4), whose time is not
- * to be used. T3 is still to be written.
- *
- * @param code Four letters, such as `RATE`.
+ * Turns a reply into a kiss-o'-death for who asks too often (RFC 5905, section 7.4), whose time is
+ * not to be used. T3 is still to be written.
  */
-export function kiss(reply: Uint8Array, code: string): void {
+export function kissRate(reply: Uint8Array): void {
   const view = viewOf(reply);
   view.setUint8(0, view.getUint8(0) | LEAP.indexOf("unsynchronised") << 6);
   view.setUint8(1, 0);
-  view.setUint32(OFFSET.referenceId, encodeReferenceId(code));
+  view.setUint32(OFFSET.referenceId, encodeReferenceId("RATE"));
 }
 
 /** Writes T3 into a reply. Send it at once. */
 export function stampTransmit(reply: Uint8Array, instant: bigint): void {
   writeTimestamp(reply, OFFSET.transmit, instant);
-}
-
-/**
- * Writes the reply to a request on a connection, but for T3: the time, or a
- * kiss-o'-death if the client asks too often.
- *
- * @param request 48 bytes that `refuseRequest` accepts.
- * @param template Made by `replyTemplate`.
- * @param received T2, nanoseconds since the Unix epoch.
- * @param reply 48 bytes to write to.
- * @returns Why this reply must be the last; `null` if it need not be.
- */
-export function answerMessage(
-  admission: Admission,
-  client: Client,
-  request: Uint8Array,
-  template: Uint8Array,
-  received: bigint,
-  reply: Uint8Array,
-): "rate" | null {
-  respond(request, reply, template, received);
-  if (admission.request(client, received)) return null;
-  kiss(reply, "RATE");
-  return "rate";
 }
 
 /** Why a datagram is not answered with the time. */
@@ -159,10 +133,10 @@ export function answerDatagram(
   const refusal = refuseRequest(request[0]!);
   if (refusal !== null) return refusal;
   const verdict = admission.datagram(sender, received);
-  if (verdict === "denied" || verdict === "rate") return verdict;
+  if (verdict !== "answer" && verdict !== "kiss") return verdict;
   const bytes = reply();
   respond(request, bytes, template, received);
   if (verdict === "answer") return null;
-  kiss(bytes, "RATE");
+  kissRate(bytes);
   return "rate";
 }

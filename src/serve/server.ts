@@ -15,7 +15,6 @@ import { Counters } from "./counters.ts";
 import { DatagramService } from "./datagram_service.ts";
 import { OptionError } from "../net/errors.ts";
 import { SessionContext } from "./session.ts";
-import type { StatusOptions, StatusService } from "./status/status.ts";
 import { StreamService } from "./stream_service.ts";
 import type { Clock, Timers } from "../clock/clock.ts";
 import { systemClock, systemRandom, systemTimers } from "../clock/system_clock.ts";
@@ -113,15 +112,16 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   const timers = options.timers ?? systemTimers;
   const sockets = await openSockets(options, network, timestampsFor(options.timestamps, clock));
   const { endpoints } = sockets;
-  const sessions = new SessionContext(admission, new Counters(), () => clock.realtime());
-  const streams = new StreamService(sockets.listeners, sessions, timers, idleTimeout);
+  const now = () => clock.realtime();
+  const sessions = new SessionContext(admission, new Counters(), now, idleTimeout);
+  const streams = new StreamService(sockets.listeners, sessions, timers);
   const services: Service[] = [
     streams,
     ...sockets.datagrams.map((listener) => new DatagramService(listener, sessions)),
   ];
   try {
     if (sockets.stamped.length > 0) {
-      services.push(new KernelService(sockets.stamped, sessions, clock, timers, idleTimeout));
+      services.push(new KernelService(sockets.stamped, sessions, clock, timers));
     }
   } catch (error) {
     sockets.close();
@@ -130,7 +130,9 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   let status: StatusPage | null = null;
   try {
     if (http !== undefined) {
-      status = await showStatus({
+      // Imported only when needed, to keep startup short.
+      const { StatusService } = await import("./status/status.ts");
+      status = await StatusService.listen({
         address: http,
         names: httpHosts,
         endpoints,
@@ -156,12 +158,6 @@ export async function serve(options: ServeOptions = {}): Promise<Server> {
   const server = new ServiceGroup(parts);
   server.start();
   return server;
-}
-
-/** Imported only when needed, to keep startup short. */
-async function showStatus(options: StatusOptions): Promise<StatusService> {
-  const { StatusService } = await import("./status/status.ts");
-  return await StatusService.listen(options);
 }
 
 /** The sockets of a server, by the services that they need. */

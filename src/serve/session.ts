@@ -11,7 +11,7 @@ import { refuseRequest } from "../ntp/validation.ts";
 import type { Admission, Client } from "./admission.ts";
 import type { Counters, Refusal } from "./counters.ts";
 import { IdleMonitor } from "./idle_monitor.ts";
-import { answerMessage, stampTransmit } from "./reply.ts";
+import { kissRate, respond, stampTransmit } from "./reply.ts";
 
 /** What all sessions of a server share. */
 export class SessionContext {
@@ -23,11 +23,15 @@ export class SessionContext {
    */
   stopping = false;
 
-  /** @param now The time in nanoseconds since the Unix epoch. */
+  /**
+   * @param now The time in nanoseconds since the Unix epoch.
+   * @param idleTimeout The most seconds between two requests on a connection.
+   */
   constructor(
     readonly admission: Admission,
     readonly counters: Counters,
     readonly now: () => bigint,
+    readonly idleTimeout: number,
   ) {}
 
   /** Admits a client that has connected, or counts a refusal. @returns `null` if it is refused. */
@@ -61,7 +65,6 @@ export class Session extends IdleMonitor {
     this.#sessions = sessions;
   }
 
-  /** Begins a session for an admitted client. */
   begin(client: Client): void {
     this.reset();
     this.client = client;
@@ -110,17 +113,18 @@ export class Session extends IdleMonitor {
   }
 
   /**
-   * Writes the reply to the whole message, but for T3. If this sets {@linkcode refusal}, the reply
-   * must be the last.
+   * Writes the reply to the whole message, but for T3: the time, or a kiss-o'-death if the client
+   * asks too often. That sets {@linkcode refusal}: the reply must be the last.
    *
    * @param arrived T2: when the last byte of the message arrived.
    * @param reply 48 bytes to write to.
    */
   answer(arrived: bigint, reply: Uint8Array): void {
     const { admission, template } = this.#sessions;
-    const client = this.client!;
     this.#arrived = arrived;
-    this.refusal = answerMessage(admission, client, this.#message, template, arrived, reply);
+    respond(this.#message, reply, template, arrived);
+    this.refusal = admission.request(this.client!, arrived) ? null : "rate";
+    if (this.refusal !== null) kissRate(reply);
   }
 
   /** Writes T3 into the reply. Send it at once. */

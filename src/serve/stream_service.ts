@@ -21,7 +21,6 @@ export class StreamService implements Service {
   readonly #listeners: readonly Listener[];
   readonly #sessions: SessionContext;
   readonly #timers: Timers;
-  readonly #idleTimeout: number;
   readonly #shared: Shared;
   readonly #connections = new Set<ServedConnection>();
   /** Accept loops and connections that have not ended. */
@@ -30,13 +29,7 @@ export class StreamService implements Service {
   readonly #stopping = Promise.withResolvers<void>();
   #trouble: Trouble | null = null;
 
-  /** @param idleTimeout The most seconds between two requests. */
-  constructor(
-    listeners: readonly Listener[],
-    sessions: SessionContext,
-    timers: Timers,
-    idleTimeout: number,
-  ) {
+  constructor(listeners: readonly Listener[], sessions: SessionContext, timers: Timers) {
     this.#listeners = listeners;
     this.#sessions = sessions;
     const onEnd = (served: ServedConnection) => {
@@ -45,7 +38,6 @@ export class StreamService implements Service {
     };
     this.#shared = { sessions, queue: new FairQueue(), onEnd };
     this.#timers = timers;
-    this.#idleTimeout = idleTimeout;
   }
 
   start(): void {
@@ -56,7 +48,7 @@ export class StreamService implements Service {
   }
 
   tick(): readonly Trouble[] {
-    for (const served of this.#connections) served.checkTimeouts(this.#idleTimeout);
+    for (const served of this.#connections) served.checkTimeouts();
     const trouble = this.#trouble;
     this.#trouble = null; // A lasting error recurs before the next tick.
     return trouble === null ? [] : [trouble];
@@ -95,8 +87,14 @@ export class StreamService implements Service {
         if (connection === null) return;
         if (sessions.stopping) return connection.close();
         const client = sessions.admit(connection.remote.hostname);
-        if (client === null) connection.close();
-        else this.#serve(connection, client, listener.transport === "tls");
+        if (client === null) {
+          connection.close();
+          continue;
+        }
+        const served = new ServedConnection(connection, client, this.#shared);
+        this.#connections.add(served);
+        this.#running++;
+        served.start(listener.transport === "tls");
       } catch (error) {
         if (isLost(error)) {
           sessions.counters.refuse("tcp", "reset");
@@ -110,13 +108,6 @@ export class StreamService implements Service {
         cancel();
       }
     }
-  }
-
-  #serve(connection: Connection, client: Client, secure: boolean): void {
-    const served = new ServedConnection(connection, client, this.#shared);
-    this.#connections.add(served);
-    this.#running++;
-    served.start(secure);
   }
 }
 
@@ -168,8 +159,8 @@ class ServedConnection {
   }
 
   /** Closes the connection if it has been idle or slow for too long. Call it once a second. */
-  checkTimeouts(idleTimeout: number): void {
-    const refusal = this.#session.check(this.idle, idleTimeout);
+  checkTimeouts(): void {
+    const refusal = this.#session.check(this.idle, this.#shared.sessions.idleTimeout);
     if (refusal === null) return;
     this.#session.refusal ??= refusal;
     this.close();

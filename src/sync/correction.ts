@@ -1,18 +1,21 @@
 /**
- * Whether and how a fix corrects the system clock.
+ * Whether and how the system clock is corrected: once by a fix, or again and
+ * again by a clock that is kept.
  *
  * @module
  */
 
 import type { ClockSetter } from "../clock/clock_setter.ts";
+import type { ClockOffset } from "../clock/synced_clock.ts";
+import type { Leap } from "../ntp/packet.ts";
 import { nanoseconds } from "../ntp/timestamp.ts";
 import type { Fix } from "./fix.ts";
 
 /** What was done with the system clock. */
 export interface Correction {
   /**
-   * `none`: it is as right as can be told. `refused`: a step this large is taken for an error of
-   * the servers, unless it is the first correction. `doubted`: too few of the servers agree.
+   * `none`: it is right. `refused`: a step this large is taken for an error of the servers, unless it
+   * is the first correction. `doubted`: too few of the servers agree.
    */
   readonly action: "none" | "slew" | "step" | "refused" | "doubted";
   /** Seconds by which the system clock was behind: what was added to it, if anything was. */
@@ -25,33 +28,66 @@ export const PANIC_THRESHOLD_SECONDS = 1000;
 /** Seconds beyond which the clock is stepped (RFC 5905, section 11.3). */
 export const STEP_THRESHOLD_SECONDS = 0.128;
 
-/** The least that the system can slew, in nanoseconds: less is rounded to nothing. */
-const LEAST_SLEW_NS = 500n;
+/** How fast a clock that is kept is slewed, at most, as a fraction. */
+export const MAX_SLEW = 5000e-6;
 
-/** Decides what to do with the system clock. */
-export function decide(
-  fix: Fix,
-  threshold: number,
-  isFirst: boolean,
-): Correction["action"] {
-  const { synchronised, offset, errorBound } = fix;
-  if (!synchronised || Math.abs(offset!) <= errorBound!) return "none";
-  if (Math.abs(offset!) > PANIC_THRESHOLD_SECONDS && !isFirst) return "refused";
-  if (Math.abs(offset!) * 1e9 < Number(LEAST_SLEW_NS)) return "none";
-  return Math.abs(offset!) > threshold ? "step" : "slew";
+/** The least that the system can slew at once: less is rounded to nothing. */
+const LEAST_SLEW_SECONDS = 5e-7;
+
+/** The error from which on the kernel takes a clock to be unsynchronised, in seconds. */
+const UNSYNCHRONISED_SECONDS = 16;
+
+/** What steers the system clock: a kept one, from which it should not differ. */
+export interface Target {
+  /** How far the system clock is from the kept one. */
+  readonly clock: ClockOffset;
+  /** The servers' clock against the local oscillator, as a fraction. */
+  readonly frequency: number;
+  /** How far the kept clock's offset (nanoseconds) and frequency (a fraction) are likely to be off. */
+  readonly deviation: { readonly offset: number; readonly frequency: number };
+  /** The leap second at the end of the day. */
+  readonly leap: Leap;
 }
 
 /**
- * Corrects the system clock by one fix after another. An offset within its error bound is left
- * alone; up to the threshold the clock is slewed, and beyond it stepped, but by more than 1000 s
- * only if it has never been right before (RFC 5905, appendix A).
+ * The leap second at the end of this day. There are some at the end of June and December only, but
+ * servers announce them earlier.
+ *
+ * @param leap What servers announce.
+ * @param now Nanoseconds since the Unix epoch.
+ */
+export function leapToday(leap: Leap, now: bigint): Leap {
+  const tomorrow = new Date(Number(now / 1_000_000n) + 86_400_000);
+  return tomorrow.getUTCDate() === 1 && tomorrow.getUTCMonth() % 6 === 0 ? leap : "none";
+}
+
+/**
+ * Decides what to do about an offset. The likely offset counts, whether or not it is within its error
+ * bound; but a step is seen by everybody, and so must be beyond doubt.
+ */
+export function decide(
+  { offset, errorBound }: { readonly offset: number; readonly errorBound: number },
+  threshold: number,
+  isFirst: boolean,
+): Correction["action"] {
+  const distance = Math.abs(offset);
+  if (distance < LEAST_SLEW_SECONDS) return "none";
+  if (distance <= threshold || distance <= errorBound) return "slew";
+  return distance > PANIC_THRESHOLD_SECONDS && !isFirst ? "refused" : "step";
+}
+
+/**
+ * Corrects the system clock, by one fix or by a clock that is kept. Up to the threshold it is
+ * slewed, and beyond it stepped, but by more than 1000 s only if it has never been right before
+ * (RFC 5905, appendix A).
  */
 export class Corrector {
   readonly #setter: ClockSetter;
   readonly #threshold: number;
   /** Is it not known that the clock has ever been right? */
   #isFirst = true;
-  #isSlewing = false;
+  /** Has it been steered, so that the kernel must be told when nothing is known any more? */
+  #isSteering = false;
 
   /**
    * The clock is left alone until the first fix.
@@ -72,24 +108,70 @@ export class Corrector {
     this.#threshold = threshold;
   }
 
+  /** Seconds that should be between two calls of {@linkcode Corrector.steer}, at least. */
+  get steeringSeconds(): number {
+    return this.#setter.steeringSeconds;
+  }
+
   /**
    * Corrects the system clock by a fix that was just made, if most of the servers that were asked
-   * agree.
+   * agree. A slew goes on by itself.
    *
    * @throws {Error} with a sentence, if the clock cannot be set; it is left unchanged then.
    */
-  correct(fix: Fix): Correction {
-    const offset = fix.offset ?? 0;
-    if (fix.synchronised && !fix.isMajority) return { action: "doubted", offset };
-    const action = decide(fix, this.#threshold, this.#isFirst);
+  correct({ synchronised, isMajority, offset, errorBound }: Fix): Correction {
+    if (!synchronised) return { action: "none", offset: 0 };
+    if (!isMajority) return { action: "doubted", offset: offset! };
+    const correction = this.#correct({ offset: offset!, errorBound: errorBound! });
+    if (correction.action === "slew") this.#setter.slew(nanoseconds(offset!));
+    return correction;
+  }
+
+  /**
+   * Steps the system clock, if need be, to a kept one that has just been compared with the servers'.
+   * Whatever is done, it is to be steered then.
+   *
+   * @throws {Error} with a sentence, if the clock cannot be set; it is left unchanged then.
+   */
+  follow(target: Target): Correction {
+    return this.#correct(target.clock);
+  }
+
+  /**
+   * Steers the system clock towards a kept one, and has the kernel know how wrong it is. Between two
+   * calls the kernel goes on by itself; if there is no other, it ends within seconds what it does
+   * beside keeping the frequency.
+   *
+   * @param target `null` if no clock is kept: the system's is unsynchronised then.
+   * @returns Has another program steered it otherwise since the last call?
+   * @throws {Error} with a sentence, if the clock cannot be steered.
+   */
+  steer(target: Target | null): boolean {
+    const known = target !== null && Math.abs(target.clock.offset) <= PANIC_THRESHOLD_SECONDS;
+    if (!known && !this.#isSteering) return false;
+    this.#isSteering = known;
+    if (!known) return this.#setter.steer({ phase: 0, frequency: null, error: null, leap: "none" });
+    const { clock: { offset, errorBound }, deviation, frequency, leap } = target;
+    const distance = Math.abs(offset);
+    const most = MAX_SLEW / this.#setter.gain;
+    const maximum = distance + errorBound;
+    const estimated = Math.min(distance + deviation.offset / 1e9, maximum);
+    // What the kernel has learnt before is better than what is only being learnt.
+    const isBetter = Math.abs(frequency - this.#setter.frequency) > deviation.frequency;
+    return this.#setter.steer({
+      phase: Math.min(Math.max(offset, -most), most) * 1e9,
+      frequency: isBetter ? frequency : null,
+      error: maximum < UNSYNCHRONISED_SECONDS ? { maximum, estimated } : null,
+      leap,
+    });
+  }
+
+  /** Steps the clock, if need be. */
+  #correct(known: { readonly offset: number; readonly errorBound: number }): Correction {
+    const { offset, errorBound } = known;
+    const action = decide(known, this.#threshold, this.#isFirst);
     if (action === "step") this.#setter.step(nanoseconds(offset));
-    // A slew that is under way would go on for minutes.
-    const stops = this.#isSlewing && action !== "slew" && fix.synchronised;
-    if (action === "slew") this.#setter.slew(nanoseconds(offset));
-    else if (stops) this.#setter.slew(0n);
-    if (action === "slew" || stops) this.#isSlewing = action === "slew";
-    const isNear = fix.synchronised &&
-      Math.abs(offset) + fix.errorBound! <= PANIC_THRESHOLD_SECONDS;
+    const isNear = Math.abs(offset) + errorBound <= PANIC_THRESHOLD_SECONDS;
     if (action === "step" || isNear) this.#isFirst = false;
     return { action, offset };
   }

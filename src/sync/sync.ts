@@ -96,6 +96,7 @@ export class Poller {
   /** Exchanges per server. */
   readonly #samples: readonly number[];
   readonly #timeout: number;
+  readonly #slew: number;
   readonly #options: SyncOptions;
   /** By server; `null` if connections are closed after each poll. */
   readonly #kept: readonly KeptConnection[] | null;
@@ -104,12 +105,10 @@ export class Poller {
 
   /**
    * @param keeps Are connections kept for the next poll? Default: no.
-   * @throws {SyntaxError} if a server's name is not valid.
-   * @throws {RangeError} if a number is out of range.
-   * @throws {Error} with a sentence, if the local clock cannot be read, or the kernel's timestamps
-   * are required and not available.
+   * @param slew How fast, as a fraction, the local clock may be slewed on purpose. Default 0.
+   * @throws What {@linkcode sync} throws before it asks.
    */
-  constructor(options: SyncOptions, keeps = false) {
+  constructor(options: SyncOptions, keeps = false, slew = 0) {
     this.servers = (options.servers ?? ["localhost"]).map(parseServerAddress);
     const { timeout = TIMEOUT_SECONDS, samples } = options;
     if (this.servers.length === 0) {
@@ -129,6 +128,7 @@ export class Poller {
     const usual = keeps ? "keepingSamples" : "samples";
     this.#samples = this.servers.map(({ transport }) => samples ?? PACING[transport][usual]);
     this.#timeout = timeout;
+    this.#slew = slew;
     const clock = options.clock ?? systemClock();
     this.environment = {
       clock,
@@ -165,7 +165,7 @@ export class Poller {
       signal.throwIfAborted();
       const end = crossTimestamp(clock);
       const disturbed = outcomes.some((outcome) =>
-        outcome.status === "measured" && stepped(outcome.start, end)
+        outcome.status === "measured" && stepped(outcome.start, end, this.#slew)
       );
       if (!disturbed) return combine(servers, outcomes, end);
     }

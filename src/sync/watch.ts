@@ -6,8 +6,9 @@
 
 import { type ClockOffset, SyncedClock } from "../clock/synced_clock.ts";
 import { type News, OffsetTracker } from "../estimate/offset_tracker.ts";
-import type { Correction, Corrector } from "./correction.ts";
+import { type Correction, type Corrector, leapToday, MAX_SLEW, type Target } from "./correction.ts";
 import { sleep } from "./deadline.ts";
+import type { Leap } from "../ntp/packet.ts";
 import { type Fix, type Poll, withoutFix } from "./fix.ts";
 import { PACING } from "./pacing.ts";
 import { Poller, type SyncOptions } from "./sync.ts";
@@ -19,7 +20,7 @@ export interface WatchOptions extends SyncOptions {
    * an NTP server. With those it must be 16 or more.
    */
   interval?: number | undefined;
-  /** Corrects the system clock after each poll. Default: it is left alone. */
+  /** Keeps the system clock to the kept one. Default: it is left alone. */
   corrector?: Corrector | undefined;
 }
 
@@ -51,6 +52,8 @@ export interface Update {
   readonly interval: number;
   /** What was done with the system clock; `null` if it is not corrected, or there is no fix. */
   readonly correction: Correction | null;
+  /** Has another program steered the system clock since the last poll, though it is corrected here? */
+  readonly isContested: boolean;
 }
 
 /** Seconds, up to twice as many, over which the frequency is taken to be constant. */
@@ -113,6 +116,13 @@ export class Watch {
   #disturbed = false;
   #isIterated = false;
   readonly #corrector: Corrector | null;
+  /** Checks of the local clock, so far. */
+  #checks = 0;
+  #isContested = false;
+  /** The leap second that is due, as the last fix said. */
+  #leap: Leap = "none";
+  /** Why the system clock cannot be steered any more. */
+  #failure: unknown = null;
   #wake = () => {};
   #cancelCheck = () => {};
 
@@ -131,9 +141,10 @@ export class Watch {
         `cannot watch: interval must be a positive number of seconds: current value is ${interval}`,
       );
     }
-    this.#poller = new Poller(options, true);
     this.#corrector = options.corrector ?? null;
-    this.clock = new SyncedClock(this.#poller.environment.clock);
+    const slew = this.#corrector === null ? 0 : MAX_SLEW;
+    this.#poller = new Poller(options, true, slew);
+    this.clock = new SyncedClock(this.#poller.environment.clock, slew);
     const pacings = this.#poller.servers.map(({ transport }) => PACING[transport]);
     const least = Math.max(...pacings.map(({ leastIntervalSeconds }) => leastIntervalSeconds));
     const first = Math.max(...pacings.map(({ firstIntervalSeconds }) => firstIntervalSeconds));
@@ -161,6 +172,7 @@ export class Watch {
       throw new TypeError("cannot watch: it is being iterated over already; make another Watch");
     }
     this.#isIterated = true;
+    this.#failure = null;
     const { signal } = this.#poller;
     this.#tracker.clear();
     this.clock.rebase();
@@ -169,6 +181,7 @@ export class Watch {
       for (;;) {
         const poll = await this.#poller.poll();
         this.#check();
+        if (this.#failure !== null) throw this.#failure;
         const update = this.#take(poll);
         yield update;
         await this.#pause(update.interval);
@@ -180,14 +193,42 @@ export class Watch {
       this.#poller.close();
       this.clock.set(null);
       this.#isIterated = false;
+      // Nobody keeps the system clock any more. It goes on at the frequency that it has.
+      this.#corrector?.steer(null);
     }
   }
 
-  /** Checks once a second, however long the caller takes over an update. */
+  /** Checks and steers once a second, however long the caller takes over an update. */
   #checkOften(): void {
     const { timers } = this.#poller.environment;
     this.#check();
-    this.#cancelCheck = timers.after(CHECK_SECONDS, () => this.#checkOften());
+    try {
+      const { steeringSeconds = 1 } = this.#corrector ?? {};
+      if (this.#checks++ % steeringSeconds === 0) this.#steer();
+      this.#cancelCheck = timers.after(CHECK_SECONDS, () => this.#checkOften());
+    } catch (error) {
+      this.#failure = error;
+      this.#wake();
+    }
+  }
+
+  /** Steers the system clock, if it is to be corrected, towards the kept one. */
+  #steer(): void {
+    if (this.#corrector?.steer(this.#target())) this.#isContested = true;
+  }
+
+  /** What the system clock should be like; `null` if that is not known. */
+  #target(): Target | null {
+    const { clock } = this.#poller.environment;
+    const { estimate } = this.#tracker;
+    const offset = this.clock.systemOffset();
+    if (estimate === null || offset === null) return null;
+    return {
+      clock: offset,
+      frequency: estimate.frequency,
+      deviation: this.#tracker.deviationAt(clock.monotonic()),
+      leap: leapToday(this.#leap, clock.realtime()),
+    };
   }
 
   /** If the local clock was set or the machine slept, what was known is no longer true. */
@@ -208,6 +249,7 @@ export class Watch {
     let news: Update["news"] = "lost";
     if (bounds !== null) {
       this.#settle(fix);
+      this.#leap = fix.leap ?? "none";
       news = this.#tracker.poll(bounds, exchanges);
       this.clock.set(this.#tracker.estimate);
       if (news === "first" || news === "step") this.#since = bounds.at;
@@ -215,7 +257,9 @@ export class Watch {
     } else this.#failures++;
     if (this.#disturbed) news = "disturbed";
     this.#disturbed = false;
-    const correction = bounds === null ? null : this.#correct(fix);
+    const correction = bounds === null ? null : this.#correct();
+    const isContested = this.#isContested;
+    this.#isContested = false;
     const { estimate } = this.#tracker;
     const state = estimate === null
       ? "synchronising"
@@ -231,13 +275,17 @@ export class Watch {
       clock: this.clock.systemOffset(),
       interval: bounds === null ? this.#retryInterval() : this.#interval(bounds.at),
       correction,
+      isContested,
     };
   }
 
   /** Corrects the system clock; that it was stepped is no surprise then. */
-  #correct(fix: Fix): Correction | null {
-    const correction = this.#corrector?.correct(fix) ?? null;
-    if (correction?.action === "step") this.clock.rebase();
+  #correct(): Correction | null {
+    const target = this.#target();
+    if (this.#corrector === null || target === null) return null;
+    const correction = this.#corrector.follow(target);
+    if (correction.action === "step") this.clock.rebase();
+    this.#steer();
     return correction;
   }
 
@@ -270,13 +318,13 @@ export class Watch {
   async #pause(seconds: number): Promise<void> {
     const { signal, environment: { timers } } = this.#poller;
     await sleep(timers, Math.min(seconds, this.#leastInterval), signal);
-    if (this.#disturbed || seconds <= this.#leastInterval) return;
+    if (this.#disturbed || this.#failure !== null || seconds <= this.#leastInterval) return;
     const woken = new AbortController();
     this.#wake = () => woken.abort();
     try {
       await sleep(timers, seconds - this.#leastInterval, AbortSignal.any([signal, woken.signal]));
     } catch (error) {
-      if (!this.#disturbed) throw error;
+      if (!this.#disturbed && this.#failure === null) throw error;
     } finally {
       this.#wake = () => {};
     }

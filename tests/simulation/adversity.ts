@@ -7,6 +7,7 @@
  */
 
 import { Corrector, serve, Watch } from "../../src/mod.ts";
+import { SimulatedKernel } from "./kernel.ts";
 import { exponential } from "./random.ts";
 import { type Host, S, trueOffset, World } from "./world.ts";
 
@@ -70,14 +71,8 @@ export async function survive(seed: number): Promise<Survived> {
   };
   /** Seconds that the client's clock is behind. */
   const behind = () => Number(trueOffset(truth.clock.exact(), client.clock.exact())) / 1e9;
-  const setter = {
-    step(by: bigint) {
-      note(`the clock is set by ${Number(by) / 1e9} s`);
-      client.clock.step(Number(by) / 1e9);
-    },
-    slew() {},
-  };
-  const corrector = random.uniform() < 0.5 ? new Corrector(setter) : undefined;
+  const kernel = new SimulatedKernel(world, client.clock);
+  const corrector = random.uniform() < 0.5 ? new Corrector(kernel) : undefined;
   const stop = new AbortController();
   const watch = new Watch({
     servers: servers.map(({ address }) => address),
@@ -90,8 +85,11 @@ export async function survive(seed: number): Promise<Survived> {
     for await (const { fix, news, correction } of watch) {
       if (news !== "agrees") note(news);
       if (!fix.synchronised) continue;
-      const corrected = correction?.action === "step" ? fix.offset! : 0;
+      const corrected = correction?.action === "step" ? correction.offset : 0;
       judge("fix", behind() + corrected - fix.offset!, fix.errorBound!);
+      // What the kernel has just been told.
+      const error = correction === null ? null : kernel.told!.error;
+      if (error !== null) judge("system clock", behind(), error.maximum);
     }
   })();
 
@@ -110,8 +108,8 @@ export async function survive(seed: number): Promise<Survived> {
     },
     () => {
       note("the clock is slewed");
-      client.clock.slew(either(500));
-      world.at(world.now + between(5, 100) * S, () => client.clock.slew(0));
+      kernel.disturb(either(500));
+      world.at(world.now + between(5, 100) * S, () => kernel.disturb(0));
     },
     () => {
       // Any two are within 15 ppm of each other, as is promised.

@@ -6,9 +6,10 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
-import { serve } from "../../src/mod.ts";
+import { Corrector, serve } from "../../src/mod.ts";
 import { type Update, Watch } from "../../src/sync/watch.ts";
 import { survive } from "./adversity.ts";
+import { SimulatedKernel } from "./kernel.ts";
 import { ASYMMETRIC, congested, correlated, LAN, QUIET, WAN } from "./paths.ts";
 import { type Host, type Path, S, World } from "./world.ts";
 
@@ -28,6 +29,8 @@ export interface Keeping {
   readonly happenings?: readonly Happening[];
   /** Seconds from which on errors count. Default 100. */
   readonly from?: number;
+  /** Is it about the system clock, which is corrected, and not about the kept one? Default: no. */
+  readonly isSteered?: boolean;
 }
 
 /** How it went. Errors are seconds. */
@@ -218,6 +221,27 @@ export const ROWS: readonly Row[] = [
   { name: "WAN, jitter 10:1", path: ASYMMETRIC, seconds: 10_000, worst: 5e-3, rms: 0.4e-3 },
   { name: "LAN, jitter of 30 s", path: correlated, seconds: 10_000, worst: 500e-6, rms: 50e-6 },
   { name: "quiet LAN", path: QUIET, seconds: 10_000, worst: 10e-6, rms: 1e-6 },
+  // The system clock, steered: no worse than the one that is kept.
+  { name: "LAN, --set", path: LAN, seconds: 10_000, isSteered: true, worst: 100e-6, rms: 10e-6 },
+  { name: "WAN, --set", path: WAN, seconds: 10_000, isSteered: true, worst: 2e-3, rms: 0.3e-3 },
+  {
+    name: "LAN, 1e-8, --set",
+    path: LAN,
+    seconds: 10_000,
+    wander: 1e-8,
+    isSteered: true,
+    allowed: ["frequency"],
+    worst: 200e-6,
+    rms: 15e-6,
+  },
+  {
+    name: "quiet LAN, --set",
+    path: QUIET,
+    seconds: 10_000,
+    isSteered: true,
+    worst: 10e-6,
+    rms: 1e-6,
+  },
 ];
 
 /** Its frequency is 100 ppm, and up to 0.5 ppm more or less in the course of an hour. */
@@ -260,14 +284,20 @@ export function faults(row: Row, kept: Kept): string[] {
 
 /** Keeps time once. */
 export async function keep(seed: number, keeping: Keeping): Promise<Kept> {
-  const { path, seconds, wander = 1e-9, happenings = [], from = 100 } = keeping;
+  const { path, seconds, wander = 1e-9, happenings = [], from = 100, isSteered = false } = keeping;
   const world = new World(seed);
   const server = world.host("server");
   const client = world.host("client", { offset: 3, frequency: 100, wander });
   server.path = typeof path === "function" ? path(world) : path;
   const serving = await world.run(serve({ hosts: ["server"], rate: 0, ...server.environment }));
   const stop = new AbortController();
-  const watch = new Watch({ servers: ["server"], signal: stop.signal, ...client.environment });
+  const kernel = new SimulatedKernel(world, client.clock);
+  const watch = new Watch({
+    servers: ["server"],
+    signal: stop.signal,
+    corrector: isSteered ? new Corrector(kernel) : undefined,
+    ...client.environment,
+  });
   const updates: (Update & { at: number })[] = [];
   let frequencyOutside = 0;
   const watching = (async () => {
@@ -298,7 +328,8 @@ export async function keep(seed: number, keeping: Keeping): Promise<Kept> {
       if (truth < shown.earliest - 1n || truth > shown.latest + 1n) outside++;
       lastBound = Number(shown.latest - shown.earliest) / 2e9;
       if (at >= from) {
-        const error = Number(shown.time - truth) / 1e9;
+        const time = isSteered ? client.clock.realtime() : shown.time;
+        const error = Number(time - truth) / 1e9;
         worst = Math.max(worst, Math.abs(error));
         squares += error ** 2;
         if (at >= SETTLED) {

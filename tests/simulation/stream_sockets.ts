@@ -174,8 +174,9 @@ export class StreamServing {
       new Admission(limits),
       new Counters(),
       () => clock.realtime(),
+      idleTimeout,
     );
-    this.#streams = new EpollStreams(this.sockets, this.#sessions, timers, idleTimeout);
+    this.#streams = new EpollStreams(this.sockets, this.#sessions, timers);
     this.sockets.onReady = (fd) => this.#streams.onReady(fd);
     this.#streams.listen(LISTENER);
     this.#tick();

@@ -156,11 +156,14 @@ const SYNCHRONISED: ClockState = {
   leap: "none",
   maximumError: 0,
   estimatedError: 0,
+  frequency: 0,
 };
 
 /** A clock of which the simulation knows the truth. */
 export class SimulatedClock implements Clock {
   readonly precision: number;
+  /** By how much the kernel makes it run faster than its oscillator, as a fraction, but for slews. */
+  steered = 0;
   readonly #world: World;
   readonly #state: ClockState | null;
   readonly #wander: number;
@@ -202,7 +205,7 @@ export class SimulatedClock implements Clock {
   }
 
   state(): ClockState | null {
-    return this.#state;
+    return this.#state && { ...this.#state, frequency: this.steered };
   }
 
   /** True time against the oscillator, now: as a fraction, how fast the offset to it grows. */

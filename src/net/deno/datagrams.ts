@@ -4,8 +4,7 @@
  * @module
  */
 
-import type { DatagramNetwork, DatagramPort } from "../network.ts";
-import type { Clock } from "../../clock/clock.ts";
+import type { DatagramNetwork } from "../network.ts";
 import { canonical, type SocketAddress } from "../address.ts";
 
 /** Pause after an error. */
@@ -41,7 +40,38 @@ export const systemDatagrams: DatagramNetwork = {
     };
   },
   openDatagrams(server, clock) {
-    return new UserPort(server, clock);
+    const expected = canonical(server.hostname);
+    const to = { ...server, transport: "udp" } as const;
+    const socket = openSocket(server);
+    return {
+      send(bytes) {
+        socket.send(bytes, to).catch(() => {}); // It counts as lost.
+      },
+      async receive(into) {
+        for (;;) {
+          let datagram: [Uint8Array, Deno.Addr];
+          try {
+            datagram = await socket.receive();
+          } catch {
+            return null;
+          }
+          const arrived = clock.monotonic();
+          const [bytes, sender] = datagram;
+          const { hostname, port } = sender as Deno.NetAddr;
+          if (port !== server.port) continue;
+          if (!isUnspecified(expected) && canonical(hostname) !== expected) continue;
+          into.set(bytes.subarray(0, into.length));
+          return { length: bytes.length, arrived, by: "user" };
+        }
+      },
+      close() {
+        try {
+          socket.close();
+        } catch {
+          // It was closed already.
+        }
+      },
+    };
   },
 };
 
@@ -51,49 +81,7 @@ export function openSocket({ hostname }: SocketAddress): Deno.DatagramConn {
   return Deno.listenDatagram({ hostname: any, port: 0, transport: "udp" });
 }
 
-class UserPort implements DatagramPort {
-  readonly #server: Deno.NetAddr;
-  readonly #socket: Deno.DatagramConn;
-  readonly #clock: Clock;
-
-  constructor(server: SocketAddress, clock: Clock) {
-    this.#socket = openSocket(server);
-    this.#server = { ...server, transport: "udp" };
-    this.#clock = clock;
-  }
-
-  send(bytes: Uint8Array): void {
-    this.#socket.send(bytes, this.#server).catch(() => {}); // It counts as lost.
-  }
-
-  async receive(into: Uint8Array) {
-    for (;;) {
-      let datagram: [Uint8Array, Deno.Addr];
-      try {
-        datagram = await this.#socket.receive();
-      } catch {
-        return null;
-      }
-      const arrived = this.#clock.monotonic();
-      const [bytes, sender] = datagram;
-      const { hostname, port } = sender as Deno.NetAddr;
-      if (port !== this.#server.port || !this.#isServer(hostname)) continue;
-      into.set(bytes.subarray(0, into.length));
-      return { length: bytes.length, arrived, by: "user" as const };
-    }
-  }
-
-  close(): void {
-    try {
-      this.#socket.close();
-    } catch {
-      // It was closed already.
-    }
-  }
-
-  /** An address has several spellings, and the unspecified one reaches this machine. */
-  #isServer(hostname: string): boolean {
-    const server = canonical(this.#server.hostname);
-    return server === "0.0.0.0" || server === "::" || server === canonical(hostname);
-  }
+/** The unspecified address reaches this machine, under any of its addresses. */
+function isUnspecified(address: string): boolean {
+  return address === "0.0.0.0" || address === "::";
 }

@@ -78,22 +78,18 @@ export class TlsListener extends DenoListener<Deno.TlsListener> {
 /** How long connections are collected: finding their descriptors takes milliseconds. */
 const HANG_UP_PAUSE_MS = 10;
 
-/** Closes connections that Deno would keep open. */
-class HangUps {
-  #connections: DenoConnection[] = [];
+let doomed: DenoConnection[] = [];
 
-  add(connection: DenoConnection): void {
-    if (this.#connections.push(connection) > 1) return;
-    setTimeout(() => {
-      // They are still open, so their addresses are still theirs.
-      hangUp(this.#connections);
-      for (const each of this.#connections) each.release();
-      this.#connections = [];
-    }, HANG_UP_PAUSE_MS);
-  }
+/** Closes a connection that Deno would keep open. */
+function hangUpSoon(connection: DenoConnection): void {
+  if (doomed.push(connection) > 1) return;
+  setTimeout(() => {
+    // They are still open, so their addresses are still theirs.
+    hangUp(doomed);
+    for (const each of doomed) each.release();
+    doomed = [];
+  }, HANG_UP_PAUSE_MS);
 }
-
-const hangUps = new HangUps();
 
 /**
  * Takes a TLS connection closed without notice for one at its end: most clients do so, and messages
@@ -176,11 +172,10 @@ export class DenoConnection implements Connection {
     if (this.#closed) return;
     this.#closed = true;
     this.#busyPoll.stop();
-    if (stuck || this.#handshaking) hangUps.add(this);
+    if (stuck || this.#handshaking) hangUpSoon(this);
     else this.release();
   }
 
-  /** Closes Deno's resource. */
   release(): void {
     try {
       this.#stream.close();

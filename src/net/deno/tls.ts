@@ -72,7 +72,6 @@ export function authorityError(error: unknown, hostname: string): unknown {
   return what === null ? error : new TlsError(`cannot be asked: ${what}`, { cause: error });
 }
 
-/** Whether the other end does not speak TLS. */
 function isNoTls(error: unknown): boolean {
   return error instanceof Error && /InvalidContentType|InvalidMessage/.test(error.message);
 }

@@ -8,10 +8,16 @@
 import { type Clock, type CrossTimestamp, crossTimestamp } from "../../clock/clock.ts";
 import type { SocketAddress } from "../address.ts";
 import { connectionDescriptor, descriptorOf } from "../descriptors.ts";
-import { DatagramSocket } from "./datagram_sockets.ts";
-import { enableTimestamps } from "./sockets.ts";
+import { Receiver, sendNow, WOULD_BLOCK } from "./message.ts";
+import {
+  check,
+  enableTimestamps,
+  encodeAddress,
+  keepTimestampsEnabled,
+  socketError,
+} from "./sockets.ts";
 import type { Libc } from "../../libc/libc.ts";
-import { StreamSocket } from "./stream_sockets.ts";
+import { MSG_TRUNC } from "../../libc/structures.ts";
 import type { Arrival, Connection, DatagramPort } from "../network.ts";
 import { openSocket } from "../deno/datagrams.ts";
 
@@ -104,21 +110,26 @@ export class Arrivals {
 
 /** A client's datagram socket. */
 export class KernelPort implements DatagramPort {
+  readonly #libc: Libc;
+  readonly #fd: number;
   readonly #owner: Deno.DatagramConn;
-  readonly #socket: DatagramSocket;
   readonly #clock: Clock;
+  readonly #receiver: Receiver;
   readonly #arrivals: Arrivals;
   #closed = false;
 
-  private constructor(socket: DatagramSocket, owner: Deno.DatagramConn, clock: Clock) {
+  private constructor(libc: Libc, fd: number, owner: Deno.DatagramConn, clock: Clock) {
+    this.#libc = libc;
+    this.#fd = fd;
     this.#owner = owner;
-    this.#socket = socket;
     this.#clock = clock;
+    this.#receiver = new Receiver(libc);
     this.#arrivals = new Arrivals(clock);
   }
 
   /**
-   * Opens a socket.
+   * Opens a socket and connects it, which Deno cannot: a connected one receives from its server
+   * only, and learns if nothing listens there.
    *
    * @returns `null` if the kernel does not timestamp it.
    * @throws {Error} if the server cannot be reached from here.
@@ -127,7 +138,12 @@ export class KernelPort implements DatagramPort {
     const owner = openSocket(server);
     try {
       const fd = enableTimestamps(libc, descriptorOf(owner.addr as Deno.NetAddr));
-      if (fd !== null) return new KernelPort(new DatagramSocket(libc, fd, server), owner, clock);
+      if (fd !== null) {
+        keepTimestampsEnabled(libc);
+        const name = encodeAddress(libc, server);
+        check(libc, libc.connect(fd, name, name.length));
+        return new KernelPort(libc, fd, owner, clock);
+      }
     } catch (error) {
       owner.close();
       throw error;
@@ -137,16 +153,15 @@ export class KernelPort implements DatagramPort {
   }
 
   send(bytes: Uint8Array<ArrayBuffer>): void {
-    this.#socket.send(bytes);
+    const count = sendNow(this.#libc, this.#fd, bytes);
+    if (count < 0 && count !== WOULD_BLOCK) throw socketError(this.#libc, -count);
   }
 
   async receive(into: Uint8Array): Promise<Arrival | null> {
     if (this.#closed) return null;
-    const receive = () => this.#socket.receive(into);
-    const datagram = await this.#arrivals.wait(receive, () => this.#closed);
-    if (datagram === null) return null;
-    const { length } = datagram;
-    const arrived = this.#arrivals.monotonic(datagram.arrived);
+    const length = await this.#arrivals.wait(() => this.#receive(into), () => this.#closed);
+    if (length === null) return null;
+    const arrived = this.#arrivals.monotonic(this.#receiver.arrived());
     return arrived === null
       ? { length, arrived: this.#clock.monotonic(), by: "user" }
       : { length, arrived, by: "kernel" };
@@ -157,24 +172,41 @@ export class KernelPort implements DatagramPort {
     this.#closed = true;
     this.#owner.close();
   }
+
+  /** Receives a datagram. @returns Its length in bytes; `null` if this would block. */
+  #receive(into: Uint8Array): number | null {
+    const { bytes } = this.#receiver;
+    const length = this.#receiver.receive(this.#fd, bytes.length, MSG_TRUNC);
+    if (length === WOULD_BLOCK) return null;
+    if (length < 0) throw socketError(this.#libc, -length);
+    into.set(bytes.subarray(0, Math.min(length, into.length)));
+    return length;
+  }
 }
+
+const NO_BYTES = new Uint8Array();
 
 /** A client's connection. */
 export class KernelConnection implements Connection {
   arrived: bigint | null = null;
+  departed = 0n;
   readonly remote: SocketAddress;
+  readonly #libc: Libc;
+  readonly #fd: number;
   readonly #owner: Deno.TcpConn;
-  readonly #socket: StreamSocket;
-  readonly #now: () => bigint;
+  readonly #clock: Clock;
+  readonly #receiver: Receiver;
   readonly #arrivals: Arrivals;
   #closed = false;
 
   private constructor(libc: Libc, fd: number, owner: Deno.TcpConn, clock: Clock, zone: string) {
     const { hostname, port } = owner.remoteAddr;
     this.remote = { hostname: hostname + zone, port };
+    this.#libc = libc;
+    this.#fd = fd;
     this.#owner = owner;
-    this.#socket = new StreamSocket(libc, fd);
-    this.#now = () => clock.monotonic();
+    this.#clock = clock;
+    this.#receiver = new Receiver(libc);
     this.#arrivals = new Arrivals(clock);
   }
 
@@ -197,30 +229,46 @@ export class KernelConnection implements Connection {
   }
 
   async read(into: Uint8Array): Promise<number | null> {
-    const receive = () => this.#socket.receive(into);
-    const received = this.#closed ? null : await this.#arrivals.wait(receive, () => this.#closed);
-    if (received === null) throw new Deno.errors.Interrupted("the connection was closed");
-    const { count, arrived } = received;
-    this.arrived = count === 0 ? null : this.#arrivals.monotonic(arrived);
+    const receive = () => this.#receive(into);
+    const count = this.#closed ? null : await this.#arrivals.wait(receive, () => this.#closed);
+    if (count === null) throw new Deno.errors.Interrupted("the connection was closed");
+    this.arrived = count === 0 ? null : this.#arrivals.monotonic(this.#receiver.arrived());
     return count === 0 ? null : count;
   }
 
   async write(bytes: Uint8Array<ArrayBuffer>): Promise<number> {
     for (let turn = 0; !this.#closed; turn++) {
-      const count = this.#socket.send(bytes, this.#now);
+      const count = this.#send(bytes);
       if (count > 0) return count;
       await untilNextPoll(turn);
     }
     throw new Deno.errors.Interrupted("the connection was closed");
   }
 
-  get departed(): bigint {
-    return this.#socket.departed;
-  }
-
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#owner.close();
+  }
+
+  /** Receives bytes. @returns Their number, 0 at the end of the stream; `null` if this would block. */
+  #receive(into: Uint8Array): number | null {
+    const { bytes } = this.#receiver;
+    const count = this.#receiver.receive(this.#fd, Math.min(into.length, bytes.length));
+    if (count === WOULD_BLOCK) return null;
+    if (count < 0) throw socketError(this.#libc, -count);
+    into.set(bytes.subarray(0, count));
+    return count;
+  }
+
+  /** Sends as much as fits. @returns The number of bytes. */
+  #send(bytes: Uint8Array<ArrayBuffer>): number {
+    // Code that has not run for a while is slow: run it once, sending nothing, before it counts.
+    this.#clock.monotonic();
+    sendNow(this.#libc, this.#fd, NO_BYTES);
+    this.departed = this.#clock.monotonic();
+    const count = sendNow(this.#libc, this.#fd, bytes);
+    if (count < 0 && count !== WOULD_BLOCK) throw socketError(this.#libc, -count);
+    return Math.max(count, 0);
   }
 }

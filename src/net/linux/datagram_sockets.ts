@@ -1,24 +1,11 @@
 /**
- * Datagrams through libc, with kernel timestamps: in batches for a server, one
- * at a time for a client.
+ * A server's datagrams through libc, in batches, with kernel timestamps.
  *
  * @module
  */
 
-import type { SocketAddress } from "../address.ts";
-import {
-  align,
-  Arena,
-  arrivalTime,
-  CONTROL,
-  decodeAddress,
-  layOut,
-  NAME,
-  Receiver,
-  sendNow,
-  WOULD_BLOCK,
-} from "./message.ts";
-import { check, encodeAddress, keepTimestampsEnabled, socketError } from "./sockets.ts";
+import { align, Arena, arrivalTime, CONTROL, decodeAddress, layOut, NAME } from "./message.ts";
+import { socketError } from "./sockets.ts";
 import { errno, type Libc } from "../../libc/libc.ts";
 import * as c from "../../libc/structures.ts";
 
@@ -26,7 +13,7 @@ import * as c from "../../libc/structures.ts";
 const RECEIVING = c.MSG_DONTWAIT | c.MSG_TRUNC;
 
 /** Datagrams received by one call. */
-export const BATCH = 64;
+const BATCH = 64;
 
 /** Errors after which the next attempt may succeed. */
 const TRANSIENT: readonly number[] = [c.EAGAIN, c.EINTR, c.ENOBUFS, c.ENOMEM];
@@ -174,49 +161,5 @@ export class DatagramBatch {
   #isLinkLocal(i: number): boolean {
     const address = this.#names + i * NAME + c.sockaddr_in6.sin6_addr;
     return (this.#arena.view.getUint16(address) & 0xffc0) === 0xfe80;
-  }
-}
-
-/** A client's socket, connected to one server. */
-export class DatagramSocket {
-  readonly #libc: Libc;
-  readonly #fd: number;
-  readonly #receiver: Receiver;
-
-  /**
-   * Connects the socket, which Deno cannot: a connected one receives from its server only, and
-   * learns if nothing listens there.
-   *
-   * @param fd The descriptor of a socket of Deno's, with timestamps enabled; Deno must not read it.
-   * @throws {Error} if the address cannot be reached from here.
-   */
-  constructor(libc: Libc, fd: number, address: SocketAddress) {
-    this.#libc = libc;
-    this.#fd = fd;
-    keepTimestampsEnabled(libc);
-    const name = encodeAddress(libc, address);
-    check(libc, libc.connect(fd, name, name.length));
-    this.#receiver = new Receiver(libc);
-  }
-
-  send(bytes: Uint8Array<ArrayBuffer>): void {
-    const count = sendNow(this.#libc, this.#fd, bytes);
-    if (count < 0 && count !== WOULD_BLOCK) throw socketError(this.#libc, -count);
-  }
-
-  /**
-   * Receives a datagram without waiting; `into` gets as much of it as fits.
-   *
-   * @returns Its length in bytes, and when it arrived: nanoseconds since the Unix epoch, 0 if the
-   * kernel does not say; `null` if this would block.
-   * @throws {Deno.errors.ConnectionRefused} if nothing listens on the server's port.
-   */
-  receive(into: Uint8Array): { readonly length: number; readonly arrived: bigint } | null {
-    const { bytes } = this.#receiver;
-    const length = this.#receiver.receive(this.#fd, bytes.length, c.MSG_TRUNC);
-    if (length === WOULD_BLOCK) return null;
-    if (length < 0) throw socketError(this.#libc, -length);
-    into.set(bytes.subarray(0, Math.min(length, into.length)));
-    return { length, arrived: this.#receiver.arrived() };
   }
 }

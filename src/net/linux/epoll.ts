@@ -13,7 +13,6 @@ import * as c from "../../libc/structures.ts";
 /** Sockets reported by one call. */
 const MAX_EVENTS = 256;
 
-/** A set of sockets to wait for. */
 export class Epoll {
   readonly #libc: Libc;
   readonly #fd: number;

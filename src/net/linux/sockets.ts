@@ -9,7 +9,7 @@
 import type { BoundSocket } from "../network.ts";
 import { errno, type Libc, sharedLibc } from "../../libc/libc.ts";
 import { OptionError } from "../errors.ts";
-import { canonical, type SocketAddress } from "../address.ts";
+import { canonical, expand, type SocketAddress } from "../address.ts";
 import { descriptorOf } from "../descriptors.ts";
 import * as c from "../../libc/structures.ts";
 
@@ -57,7 +57,7 @@ export function check(libc: Libc, result: number): number {
   throw socketError(libc, errno(libc));
 }
 
-export function setOption(
+function setOption(
   libc: Libc,
   fd: number,
   level: number,
@@ -157,12 +157,6 @@ export function encodeAddress(
 
 /** The 16 bytes of an IPv6 address. */
 function parseIPv6(text: string): Uint8Array {
-  const [head = "", tail] = canonical(text).split("::");
-  const groups = (part: string) =>
-    part === "" ? [] : part.split(":").map((each) => parseInt(each, 16));
-  const [first, last] = [groups(head), groups(tail ?? "")];
-  const zeros = Array<number>(8 - first.length - last.length).fill(0);
-  return Uint8Array.from(
-    [...first, ...zeros, ...last].flatMap((group) => [group >> 8, group & 255]),
-  );
+  const groups = expand(canonical(text)).split(":").map((group) => parseInt(group, 16));
+  return Uint8Array.from(groups.flatMap((group) => [group >> 8, group & 255]));
 }

@@ -1,17 +1,15 @@
 /**
- * Streams through libc, with kernel timestamps: many for a server, one for a
- * client.
+ * A server's streams through libc, with kernel timestamps.
  *
  * @module
  */
 
-import { numberedErrorText, socketError } from "./sockets.ts";
+import { numberedErrorText } from "./sockets.ts";
 import type { Epoll } from "./epoll.ts";
-import { Arena, decodeAddress, NAME, Receiver, sendNow, WOULD_BLOCK } from "./message.ts";
+import { Arena, decodeAddress, NAME, Receiver, sendNow } from "./message.ts";
 import { errno, type Libc } from "../../libc/libc.ts";
 import * as c from "../../libc/structures.ts";
 
-/** A connection that was accepted. */
 export interface Accepted {
   readonly fd: number;
   /** The client's IP address. */
@@ -32,7 +30,7 @@ export interface StreamSockets {
   /**
    * Receives at most `most` bytes.
    *
-   * @returns The number of bytes, 0 at the end of the stream; {@linkcode WOULD_BLOCK}, or another
+   * @returns The number of bytes, 0 at the end of the stream; `WOULD_BLOCK`, or another
    * negated error number.
    */
   receive(fd: number, most: number): number;
@@ -48,7 +46,6 @@ export interface StreamSockets {
    * @throws {NoRoom} if it cannot.
    */
   addListener(listener: number): void;
-  /** Stops waiting for connections to a listener. */
   removeListener(listener: number): void;
   close(fd: number): void;
 }
@@ -61,7 +58,6 @@ export class NoRoom extends Error {
 /** Unread bytes that are discarded before a connection is closed. */
 const MAX_DISCARDED = 1n << 20n;
 
-/** Streams on Linux. */
 export class LinuxStreams implements StreamSockets {
   readonly received: Uint8Array<ArrayBuffer>;
   readonly #libc: Libc;
@@ -139,56 +135,5 @@ export class LinuxStreams implements StreamSockets {
 
   #noRoom(number: number): NoRoom {
     return new NoRoom(numberedErrorText(this.#libc, number));
-  }
-}
-
-const NO_BYTES = new Uint8Array();
-
-/** A client's stream. None of the calls wait. */
-export class StreamSocket {
-  /** When bytes were last handed to the kernel, by the clock given to {@linkcode send}. */
-  departed = 0n;
-  readonly #libc: Libc;
-  readonly #fd: number;
-  readonly #receiver: Receiver;
-
-  /** @param fd The descriptor of a connection of Deno's, which Deno must not read. */
-  constructor(libc: Libc, fd: number) {
-    this.#libc = libc;
-    this.#fd = fd;
-    this.#receiver = new Receiver(libc);
-  }
-
-  /**
-   * Receives bytes.
-   *
-   * @returns Their number, 0 at the end of the stream, and when the last of them arrived:
-   * nanoseconds since the Unix epoch, 0 if the kernel does not say; `null` if this would block.
-   * @throws {Error} if the connection is broken.
-   */
-  receive(into: Uint8Array): { readonly count: number; readonly arrived: bigint } | null {
-    const { bytes } = this.#receiver;
-    const count = this.#receiver.receive(this.#fd, Math.min(into.length, bytes.length));
-    if (count === WOULD_BLOCK) return null;
-    if (count < 0) throw socketError(this.#libc, -count);
-    into.set(bytes.subarray(0, count));
-    return { count, arrived: this.#receiver.arrived() };
-  }
-
-  /**
-   * Sends as much as fits.
-   *
-   * @param now Read just before the bytes leave.
-   * @returns The number of bytes.
-   * @throws {Error} if the connection is broken.
-   */
-  send(bytes: Uint8Array<ArrayBuffer>, now: () => bigint): number {
-    // Code that has not run for a while is slow: run it once, sending nothing, before it counts.
-    now();
-    sendNow(this.#libc, this.#fd, NO_BYTES);
-    this.departed = now();
-    const count = sendNow(this.#libc, this.#fd, bytes);
-    if (count < 0 && count !== WOULD_BLOCK) throw socketError(this.#libc, -count);
-    return Math.max(count, 0);
   }
 }

@@ -162,7 +162,6 @@ export class HeadReader {
   }
 }
 
-/** A response. */
 export interface HttpResponse {
   readonly status: keyof typeof PHRASES;
   /** The media type of the body, which is UTF-8. */

@@ -41,13 +41,6 @@ const FINAL: readonly HttpResponse["status"][] = [400, 405, 421, 429, 431];
 /** Bytes after the last request that are read and discarded. */
 const MAX_DISCARDED = 65_536;
 
-/**
- * Makes a response, just before it is written.
- *
- * @param arrived When the request arrived: nanoseconds since the Unix epoch.
- */
-export type Respond = (path: string, arrived: bigint) => HttpResponse;
-
 /** What all connections share. */
 export interface HttpContext {
   /** Limits connections and requests. It must allow more connections than {@linkcode MAX_CONNECTIONS}. */
@@ -60,16 +53,17 @@ export interface HttpContext {
    * page in a browser may be trying to read from this server (DNS rebinding).
    */
   readonly names: ReadonlySet<string>;
-  readonly respond: Respond;
+  /** Makes a response, just before it is written. `arrived`: nanoseconds since the Unix epoch. */
+  readonly respond: (path: string, arrived: bigint) => HttpResponse;
 }
 
 /** Answers GET requests on all connections to some listeners. */
 export class HttpServer {
   readonly #context: HttpContext;
   readonly #listeners: readonly Listener[];
-  /** In the order of their last response or, without one, of arrival; bytes do not count. */
   /** One response in a turn of the event loop: the time is told by the same thread. */
   readonly #queue = new FairQueue(1);
+  /** In the order of their last response or, without one, of arrival; bytes do not count. */
   readonly #conversations = new Set<HttpConversation>();
   #closed = false;
   #cancelTick = () => {};

@@ -30,7 +30,6 @@ export const counter = maker("counter");
 export const gauge = maker("gauge");
 export const histogram = maker("histogram");
 
-/** The format's media type. */
 export const METRICS_TYPE = "text/plain; version=0.0.4";
 
 /** Writes metrics, except those without samples. */

@@ -8,7 +8,7 @@
 import type { Endpoint } from "../lifecycle.ts";
 import { formatAddress } from "../../net/address.ts";
 import config from "../../../deno.json" with { type: "json" };
-import type { ProcessUsage } from "../../net/node.ts";
+import { processUsage } from "../../net/node.ts";
 import type { Clock } from "../../clock/clock.ts";
 import type { HttpResponse } from "./http_message.ts";
 import {
@@ -18,7 +18,8 @@ import {
   type Refusal,
   REFUSALS,
 } from "../counters.ts";
-import { stratumOf } from "../reply.ts";
+import type { RequestRefusal } from "../../ntp/validation.ts";
+import { type DatagramRefusal, stratumOf } from "../reply.ts";
 import { History, STEP_SECONDS } from "./history.ts";
 import { failure } from "./http_server.ts";
 import {
@@ -35,6 +36,8 @@ import { PAGE, PAGE_HEADERS } from "./page.ts";
 
 /** The server that a site describes. */
 export interface SiteOptions {
+  readonly counters: Counters;
+  readonly clock: Clock;
   readonly endpoints: readonly Endpoint[];
   /** The stratum to announce. Default: 2 or 10, by the clock state. */
   readonly stratum: number | undefined;
@@ -47,28 +50,20 @@ const REPLIES = 0;
 const OPEN = 1;
 const REFUSED = 2;
 
-/** Makes the responses. */
 export class Site {
   /** What is wrong with the server: a sentence; `null` if nothing is. */
   trouble: string | null = null;
   readonly #counters: Counters;
   readonly #options: SiteOptions;
   readonly #clock: Clock;
-  readonly #process: () => ProcessUsage;
   readonly #history = new History(REFUSED + REFUSALS.length);
   /** The history as JSON, made once per sample. */
   #historyText = "";
 
-  constructor(
-    counters: Counters,
-    options: SiteOptions,
-    clock: Clock,
-    process: () => ProcessUsage,
-  ) {
-    this.#counters = counters;
+  constructor(options: SiteOptions) {
+    this.#counters = options.counters;
     this.#options = options;
-    this.#clock = clock;
-    this.#process = process;
+    this.#clock = options.clock;
     this.sample();
   }
 
@@ -85,7 +80,8 @@ export class Site {
   respond(path: string, arrived: bigint): HttpResponse {
     switch (path) {
       case "/time":
-        return this.#time(arrived);
+        // The page's own time exchange: T2 and T3.
+        return json(`{"receive":"${arrived}","transmit":"${this.#clock.realtime()}"}`);
       case "/":
         return { status: 200, type: "text/html", headers: PAGE_HEADERS, body: PAGE };
       case "/status":
@@ -101,11 +97,6 @@ export class Site {
       default:
         return failure(404, "not found: try /, /metrics or /healthz");
     }
-  }
-
-  /** The page's own time exchange: T2 and T3. */
-  #time(received: bigint): HttpResponse {
-    return json(`{"receive":"${received}","transmit":"${this.#clock.realtime()}"}`);
   }
 
   get #uptime(): number {
@@ -163,7 +154,7 @@ export class Site {
     const state = this.#clock.state();
     const kernel = (valueOf: (known: NonNullable<typeof state>) => number): Sample[] =>
       state === null ? [] : [{ value: valueOf(state) }];
-    const { cpuSeconds, residentMemory } = this.#process();
+    const { cpuSeconds, residentMemory } = processUsage();
     const seconds = (count: number) => count / 1e9;
     return [
       gauge("tsync_build_info", "Always 1; the labels give the version and the build target.", [{
@@ -253,10 +244,21 @@ export class Site {
 }
 
 /** Refusals of a whole message, as opposed to those of a connection or of other bytes. */
-const MESSAGES = ["version", "mode", "rate"] as const;
+const MESSAGES = keysOf<RequestRefusal | "rate">({ version: 0, mode: 0, rate: 0 });
 
 /** Refusals of a datagram. */
-const DATAGRAMS = [...MESSAGES, "denied", "incomplete"] as const;
+const DATAGRAMS = keysOf<DatagramRefusal>({
+  version: 0,
+  mode: 0,
+  rate: 0,
+  denied: 0,
+  incomplete: 0,
+});
+
+/** All values of a type: a record of one that is not complete does not compile. */
+function keysOf<T extends string>(record: Readonly<Record<T, 0>>): readonly T[] {
+  return Object.keys(record) as T[];
+}
 
 /** The refusals that a transport can have. */
 function reasonsOf(transport: string): readonly Refusal[] {

@@ -6,12 +6,10 @@
  * @module
  */
 
-import type { Clock, Timers } from "../../clock/clock.ts";
+import type { Timers } from "../../clock/clock.ts";
 import { hostOf, type SocketAddress } from "../../net/address.ts";
 import type { Listener, Network } from "../../net/network.ts";
-import { processUsage } from "../../net/node.ts";
 import { Admission, type Limits } from "../admission.ts";
-import type { Counters } from "../counters.ts";
 import type { StatusPage } from "../lifecycle.ts";
 import { listen } from "../listen.ts";
 import { STEP_SECONDS } from "./history.ts";
@@ -25,8 +23,6 @@ export interface StatusOptions extends SiteOptions {
   /** Host names to answer for, besides `localhost` and that in `address`. */
   readonly names: readonly string[];
   readonly limits: Pick<Limits, "allow" | "deny" | "rate">;
-  readonly counters: Counters;
-  readonly clock: Clock;
   readonly network: Network;
   readonly timers: Timers;
 }
@@ -43,7 +39,7 @@ export class StatusService implements StatusPage {
     const { address, names, limits, clock, timers } = options;
     this.addresses = listeners.map(({ address }) => address);
     this.#timers = timers;
-    this.#site = new Site(options.counters, options, clock, processUsage);
+    this.#site = new Site(options);
     this.#server = new HttpServer(listeners, {
       admission: new Admission(limits),
       realtime: () => clock.realtime(),
