@@ -9,6 +9,12 @@
 /** Seconds after the start from which a clock counts as kept. */
 const SETTLING_SECONDS = 60;
 
+/** Seconds before the end in which it is at its best. */
+const LATE_SECONDS = 300;
+
+/** Seconds at the end over which the frequency is taken: 0.2 µs in these is 0.02 ppm. */
+const END_SECONDS = 15;
+
 interface Reading {
   readonly time: number;
   /** Guest minus host in microseconds. */
@@ -31,8 +37,11 @@ function greatest(readings: readonly Reading[]): number {
   return Math.max(...readings.map(({ offset }) => Math.abs(offset)));
 }
 
-function rms(readings: readonly Reading[]): number {
-  return Math.sqrt(readings.reduce((sum, { offset }) => sum + offset ** 2, 0) / readings.length);
+/** Root mean square, and the greatest. */
+function size(readings: readonly Reading[]): string {
+  if (readings.length === 0) return "";
+  const square = readings.reduce((sum, { offset }) => sum + offset ** 2, 0) / readings.length;
+  return `${Math.sqrt(square).toFixed(1)}, ${greatest(readings).toFixed(1)}`;
 }
 
 /** By how many ppm the guest's clock gains, from the first reading to the last. */
@@ -41,19 +50,22 @@ function frequency(readings: readonly Reading[]): number {
   return (last.offset - first.offset) / (last.time - first.time);
 }
 
-/** Seconds from the start until the offset stays below 1 ms. */
+/** Seconds from the start until the offset is within 1 ms: for the first time, and for good. */
 function settled(readings: readonly Reading[], start: number): string {
-  const last = readings.findLastIndex(({ offset }) => Math.abs(offset) >= 1000);
-  return last === readings.length - 1 ? "never" : (readings[last + 1]!.time - start).toFixed(0);
+  const isRight = ({ offset }: Reading) => Math.abs(offset) < 1000;
+  const after = (reading: Reading | undefined) =>
+    reading === undefined ? "never" : (reading.time - start).toFixed(0);
+  const lastWrong = readings.findLastIndex((reading) => !isRight(reading));
+  return `${after(readings.find(isRight))}, ${after(readings[lastWrong + 1])}`;
 }
 
 const rows = [[
   "run",
-  "RMS µs",
-  "greatest µs",
-  "within 1 ms after s",
+  "after 1 min: RMS, greatest µs",
+  "last 5 min: RMS, greatest µs",
+  "within 1 ms after s: first, for good",
   "after stop: greatest µs",
-  "last minute ppm",
+  "at the end ppm",
   "truth ± µs",
 ]];
 for (const folder of Deno.args) {
@@ -61,16 +73,16 @@ for (const folder of Deno.args) {
   const between = (from: number, to: number) =>
     readings.filter(({ time }) => time >= from && time < to);
   const start = events.get("start")!, end = events.get("end")!;
+  // Kept by a program until it is killed, or until it is asked for its state and stopped.
   const stop = events.get("stop") ?? events.get("kill")!;
   const kept = between(start, events.get("kept") ?? stop);
-  const counted = kept.filter(({ time }) => time >= start + SETTLING_SECONDS);
   rows.push([
     folder.replace(/.*\//, ""),
-    counted.length === 0 ? "" : rms(counted).toFixed(1),
-    counted.length === 0 ? "" : greatest(counted).toFixed(1),
+    size(kept.filter(({ time }) => time >= start + SETTLING_SECONDS)),
+    size(kept.filter(({ time }) => time >= kept.at(-1)!.time - LATE_SECONDS)),
     settled(kept, start),
     greatest(between(stop, end)).toFixed(1),
-    frequency(between(end - 60, end)).toFixed(3),
+    frequency(between(end - END_SECONDS, end)).toFixed(3),
     Math.max(...readings.map(({ error }) => error)).toFixed(1),
   ]);
 }
