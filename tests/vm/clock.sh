@@ -31,7 +31,7 @@ for run in "${runs[@]}"; do
   cp clock_guest.sh "$folder/job.sh"
   "$tsync" serve --host 127.0.0.1 --port 0 --udp-port 0 --stratum 1 2>"$folder/server" &
   pids=($!)
-  until [[ $(grep -c listening "$folder/server") == 2 ]]; do
+  until [[ $(grep -c listening "$folder/server" 2>/dev/null) == 2 ]]; do
     kill -0 "${pids[0]}" || fail "no server: see $folder/server"
     sleep 0.1
   done
