@@ -76,10 +76,11 @@ for (const folder of Deno.args) {
   // Kept by a program until it is killed, or until it is asked for its state and stopped.
   const stop = events.get("stop") ?? events.get("kill")!;
   const kept = between(start, events.get("kept") ?? stop);
+  const counted = kept.filter(({ time }) => time >= start + SETTLING_SECONDS);
   rows.push([
     folder.replace(/.*\//, ""),
-    size(kept.filter(({ time }) => time >= start + SETTLING_SECONDS)),
-    size(kept.filter(({ time }) => time >= kept.at(-1)!.time - LATE_SECONDS)),
+    size(counted),
+    size(counted.filter(({ time }) => time >= kept.at(-1)!.time - LATE_SECONDS)),
     settled(kept, start),
     greatest(between(stop, end)).toFixed(1),
     frequency(between(end - END_SECONDS, end)).toFixed(3),
