@@ -139,6 +139,7 @@ testBoth("the kernel is told all that it must know to steer", (fake, isLinux) =>
   const { open, state, disturb } = fake;
   using setter = open();
   assertEquals(setter.frequency, 0);
+  assertEquals([setter.gain, setter.steeringSeconds], isLinux ? [1 / 4, 1] : [1 / 16, 4]);
   const error = { maximum: 0.0012345, estimated: 0.0000004 };
   const steering = { phase: -1234.6, frequency: 50e-6, error, leap: "insert" } as const;
   assertEquals(setter.steer(steering), false, "nobody else has steered it");
@@ -272,6 +273,8 @@ Deno.test("Corrector takes one great step, the first, and no other", () => {
   assertEquals(actions, ["step", "slew", "refused", "step", "slew", "none"]);
   assertEquals(setter.steps, [5_000_000_000_000n, -200_000_000n]);
   assertEquals(setter.steered, []);
+  const once = new Corrector(new FakeSetter());
+  assertEquals([1, -1].map(() => once.follow(targetOf(5000, 1500)).action), ["step", "refused"]);
   // A bound so wide says nothing of whether it was right.
   const wide = new Corrector(new FakeSetter());
   assertEquals(wide.follow(targetOf(2000, 2500)).action, "slew");
@@ -404,8 +407,29 @@ Deno.test("Watch ends with the reason when the clock cannot be steered any more"
   })();
   await assertRejects(() => world.run(watching), Error, "cannot steer the system clock");
   assert(world.now < 102 * S, "it does not wait for the next poll");
+  setter.steer = () => false;
+  const { value } = await world.run(watch[Symbol.asyncIterator]().next());
+  assertEquals(value?.state, "synchronised", "it can be iterated over again");
   assertEquals(states.slice(0, 5), [false, false, false, true, false]);
   await world.run(serving.stop());
+});
+
+Deno.test("Watch passes on a leap second, on its day", async () => {
+  for (const [day, expected] of [["2026-06-30", "insert"], ["2026-06-29", "none"]] as const) {
+    const world = new World(4, BigInt(Date.parse(`${day}T12:00:00Z`)) * 1_000_000n);
+    const state = { synchronised: true, maximumError: 0, estimatedError: 0, frequency: 0 };
+    const server = world.host("server", { state: { ...state, leap: "insert" } });
+    const client = world.host("client");
+    const serving = await world.run(serve({ hosts: ["server"], ...server.environment }));
+    const setter = new FakeSetter();
+    const corrector = new Corrector(setter);
+    const watch = new Watch({ servers: ["server"], corrector, ...client.environment });
+    await world.run((async () => {
+      for await (const _ of watch) break;
+    })());
+    assertEquals(setter.steered.map(({ leap }) => leap), [expected, "none"]);
+    await world.run(serving.stop());
+  }
 });
 
 Deno.test("sync --set warns if something keeps the clock already", async () => {

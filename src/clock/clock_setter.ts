@@ -137,7 +137,6 @@ class LibcSetter implements ClockSetter, Disposable {
       throw new Error("cannot set the system clock: it does not go back beyond 1970");
     }
     this.#step(by);
-    this.#steered = null;
   }
 
   slew(by: bigint): void {
