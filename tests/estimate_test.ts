@@ -71,27 +71,38 @@ describe("intersect()", () => {
   it("takes each bound from the exchange that was luckiest in that direction", () => {
     const slowBack = exchange(0n, 7n, 10n, 5n, 900n);
     const slowOut = exchange(2000n, 7n, 900n, 5n, 10n);
-    const bounds = intersect([slowBack, slowOut], 3000n, 0)!;
-    // 7 - 10 and 7 + 10, each a nanosecond wider for the time since (100 ppm, rounded up).
-    assertEquals(bounds, { lower: -4n, upper: 18n, at: 3000n });
+    const bounds = intersect([slowBack, slowOut], 0)!;
+    // 7 - 10 and 7 + 10, the latter of which is carried from 0 to the T4 of the former.
+    assertEquals(bounds, { lower: -3n, upper: 18n, at: slowOut.t4 });
   });
 
-  it("widens by precision and by MAX_DRIFT times the time since", () => {
+  it("carries neither bound further than to the other", () => {
+    const lucky = exchange(0n, 0n, 10n, 0n, 10n);
+    const later = exchange(SECOND, 0n, 500_000n, 0n, 500_000n);
+    assertEquals(intersect([lucky, later], 0), { lower: -10n, upper: 11n, at: lucky.t4 });
+  });
+
+  it("takes a later bound for an earlier one that would have grown beyond it", () => {
+    const first = exchange(0n, 0n, 10n, 0n, 10n);
+    // 50 µs wider, but of a second later, in which the first one's would grow by 100 µs.
+    const second = exchange(SECOND, 0n, 50_010n, 0n, 50_010n);
+    const at = second.t4;
+    assertEquals(intersect([first, second], 0), { lower: -50_010n, upper: 50_021n, at });
+  });
+
+  it("widens by precision", () => {
     const only = exchange(0n, 0n, 10n, 0n, 10n);
-    const at = only.t4 + SECOND;
-    const bounds = intersect([only], at, 100e-9)!;
-    assertEquals(bounds.lower, -10n - 100n - BigInt(MAX_DRIFT * 1e9));
-    assertEquals(bounds.upper, 10n + 101n + BigInt(MAX_DRIFT * 1e9));
+    assertEquals(intersect([only], 100e-9), { lower: -110n, upper: 111n, at: only.t4 });
   });
 
   it("finds nothing when a clock was stepped in between", () => {
     const before = exchange(0n, 0n, 10n, 0n, 10n);
     const after = exchange(100n, 5000n, 10n, 0n, 10n);
-    assertEquals(intersect([before, after], 200n, 0), null);
+    assertEquals(intersect([before, after], 0), null);
   });
 
   it("refuses an empty burst", () => {
-    assertThrows(() => intersect([], 0n, 0), RangeError);
+    assertThrows(() => intersect([], 0), RangeError);
   });
 
   it("contains the true offset of clocks that drift apart by MAX_DRIFT at most", () => {
@@ -109,8 +120,9 @@ describe("intersect()", () => {
         const t3 = server(now += hold);
         return { t1, t2, t3, t4: now += back };
       });
-      const { lower, upper } = intersect(exchanges, now, 2e-9)!;
-      assert(lower <= theta(now) && theta(now) <= upper);
+      const { lower, upper, at } = intersect(exchanges, 2e-9)!;
+      assert(at <= now);
+      assert(lower <= theta(at) && theta(at) <= upper);
     }));
   });
 });

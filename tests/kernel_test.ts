@@ -100,14 +100,15 @@ Deno.test("T4 is when the kernel received a reply, though the client slept", asy
   const server = await listener.accept();
   const channel = streamChannel(connection, clock, signal);
   channel.request.set(requestOf());
-  const exchange = channel.exchange();
+  const receiving = channel.receive();
+  const departed = channel.send();
   await server.read(new Uint8Array(48));
   await pause(20); // From now on it looks once a millisecond.
   const start = clock.monotonic();
   await server.write(new Uint8Array(48));
   const end = clock.monotonic();
   for (const asleep = end + 30n * millisecond; clock.monotonic() < asleep;);
-  const { departed, arrived, by } = await exchange;
+  const { arrived, by } = await receiving;
   assertEquals(by, "kernel");
   assert(departed < start && arrived >= start, `${arrived - start} ns`);
   // Between two looks, of which the last was before it slept.

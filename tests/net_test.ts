@@ -3,12 +3,13 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import { isIP } from "node:net";
 import fc from "fast-check";
-import { systemTimers } from "../src/clock/system_clock.ts";
+import { systemClock, systemTimers } from "../src/clock/system_clock.ts";
 import { formatAddress, ipVersion, parseServerAddress } from "../src/net/address.ts";
 import { MessageReader, MessageWriter } from "../src/net/framing.ts";
 import { connectFirst } from "../src/net/channel.ts";
 import type { Connection, Network } from "../src/net/network.ts";
 import { errorText } from "../src/net/errors.ts";
+import "./libraries.ts";
 
 describe("parseServerAddress()", () => {
   const good: [string, string, string, number][] = [
@@ -193,7 +194,13 @@ const never = new AbortController().signal;
 
 Deno.test("connectFirst() tries the next address when one refuses", async () => {
   const { network, tried, open } = networkOf({ a: "refuses", b: "connects", c: "connects" });
-  const { remote } = await connectFirst(network, addresses, systemTimers, never);
+  const { connection: { remote } } = await connectFirst(
+    network,
+    addresses,
+    systemClock(),
+    systemTimers,
+    never,
+  );
   assertEquals(remote.hostname, "b");
   assertEquals(tried, ["a", "b"]);
   assertEquals([...open], ["b"]);
@@ -201,7 +208,13 @@ Deno.test("connectFirst() tries the next address when one refuses", async () => 
 
 Deno.test("connectFirst() tries the next address beside one that is silent", async () => {
   const { network, tried } = networkOf({ a: "hangs", b: "hangs", c: "connects" });
-  const { remote } = await connectFirst(network, addresses, impatient, never);
+  const { connection: { remote } } = await connectFirst(
+    network,
+    addresses,
+    systemClock(),
+    impatient,
+    never,
+  );
   assertEquals(remote.hostname, "c");
   assertEquals(tried, ["a", "b", "c"]);
 });
@@ -209,7 +222,7 @@ Deno.test("connectFirst() tries the next address beside one that is silent", asy
 Deno.test("connectFirst() fails with the first address's error when all refuse", async () => {
   const { network } = networkOf({ a: "refuses", b: "refuses", c: "refuses" });
   await assertRejects(
-    () => connectFirst(network, addresses, systemTimers, never),
+    () => connectFirst(network, addresses, systemClock(), systemTimers, never),
     Error,
     "a refuses",
   );
@@ -218,7 +231,13 @@ Deno.test("connectFirst() fails with the first address's error when all refuse",
 Deno.test("connectFirst() ends with the signal's reason", async () => {
   const { network } = networkOf({ a: "hangs", b: "hangs", c: "hangs" });
   const controller = new AbortController();
-  const connecting = connectFirst(network, addresses, systemTimers, controller.signal);
+  const connecting = connectFirst(
+    network,
+    addresses,
+    systemClock(),
+    systemTimers,
+    controller.signal,
+  );
   controller.abort(new Error("enough"));
   await assertRejects(() => connecting, Error, "enough");
 });

@@ -139,7 +139,8 @@ function testProgram(program: Program): void {
       assertEquals([code, stderr], [0, ""]);
       const { offset, error_bound, servers } = JSON.parse(stdout);
       assert(Math.abs(offset) <= error_bound, stdout);
-      assertEquals([servers[0].address, servers[0].samples], [`${host}:${server.port}`, 16]);
+      assertEquals(servers[0].address, `${host}:${server.port}`);
+      assert(servers[0].samples >= 16, stdout); // More, if the proxy is slow.
       assertMatch(await proxy.log(), new RegExp(`CONNECT ${host}:${server.port} HTTP/1.1`));
     }
     const { log } = await server.stop();
@@ -331,7 +332,8 @@ function testProgram(program: Program): void {
       const command = new Deno.Command(program.executable, {
         args,
         clearEnv: true,
-        env: { ...all, ...env },
+        // Deno itself looks for a newer version, through the proxy.
+        env: { ...all, DENO_NO_UPDATE_CHECK: "1", ...env },
       });
       const { code } = await command.output();
       return [code, proxy.connections - before];

@@ -7,7 +7,7 @@
  */
 
 import { delay, type Exchange, type Interval, interval, offset } from "./exchange.ts";
-import type { Pair } from "./hulls.ts";
+import type { Bound, FrequencyRange, Pair } from "./hulls.ts";
 
 /**
  * The most by which two clocks can drift apart, as a fraction: two quartz
@@ -23,30 +23,22 @@ export interface Bounds extends Interval {
 }
 
 /**
- * Intersects the intervals of a burst.
+ * Intersects the intervals of a burst. Each of the two extremes holds for its own moment: the
+ * result is for the later of the two, so that only the earlier one is carried, and no further than
+ * that.
  *
- * @param exchanges At least one, with T4 no later than `at`.
- * @param at The moment to state the offset for, on the timeline of T1 and T4.
+ * @param exchanges At least one.
  * @param precision The sum of both clocks' precisions, in seconds.
  * @returns `null` if they have nothing in common: a clock was stepped meanwhile.
  * @throws {RangeError} if there is no exchange.
  */
-export function intersect(
-  exchanges: readonly Exchange[],
-  at: bigint,
-  precision: number,
-): Bounds | null {
+export function intersect(exchanges: readonly Exchange[], precision: number): Bounds | null {
   if (exchanges.length === 0) throw new RangeError("cannot intersect no exchanges");
-  let lower: bigint | undefined;
-  let upper: bigint | undefined;
-  for (const exchange of exchanges) {
-    const proved = interval(exchange);
-    const low = proved.lower - slack(precision, at - exchange.t4);
-    const high = proved.upper + slack(precision, at - exchange.t1);
-    if (lower === undefined || low > lower) lower = low;
-    if (upper === undefined || high < upper) upper = high;
-  }
-  return lower! <= upper! ? { lower: lower!, upper: upper!, at } : null;
+  const { lower, upper } = extremes(exchanges, { lower: -MAX_DRIFT, upper: MAX_DRIFT });
+  const at = lower.at > upper.at ? lower.at : upper.at;
+  const low = lower.offset - slack(precision, at - lower.at);
+  const high = upper.offset + slack(precision, at - upper.at);
+  return low <= high ? { lower: low, upper: high, at } : null;
 }
 
 /**
@@ -56,15 +48,22 @@ export function intersect(
  * @param frequency How fast the offset grows meanwhile, as far as is known: a fraction.
  */
 export function tightest(exchanges: readonly Exchange[], frequency: number): Pair {
-  const out = exchanges.reduce((a, b) =>
-    Number((b.t2 - b.t1) - (a.t2 - a.t1)) < frequency * Number(b.t1 - a.t1) ? b : a
-  );
-  const back = exchanges.reduce((a, b) =>
-    Number((b.t3 - b.t4) - (a.t3 - a.t4)) > frequency * Number(b.t4 - a.t4) ? b : a
-  );
+  return extremes(exchanges, { lower: frequency, upper: frequency });
+}
+
+/** The bounds that are the tightest once all have grown at these rates until one moment. */
+function extremes(exchanges: readonly Exchange[], growth: FrequencyRange): Pair {
+  const pairs = exchanges.map((exchange): Pair => {
+    const { lower, upper } = interval(exchange);
+    return { lower: { at: exchange.t4, offset: lower }, upper: { at: exchange.t1, offset: upper } };
+  });
+  const beyond = (a: Bound, b: Bound, rate: number) =>
+    Number(b.offset - a.offset) - rate * Number(b.at - a.at);
   return {
-    lower: { at: back.t4, offset: back.t3 - back.t4 },
-    upper: { at: out.t1, offset: out.t2 - out.t1 },
+    lower: pairs.map(({ lower }) => lower)
+      .reduce((a, b) => beyond(a, b, growth.lower) > 0 ? b : a),
+    upper: pairs.map(({ upper }) => upper)
+      .reduce((a, b) => beyond(a, b, growth.upper) < 0 ? b : a),
   };
 }
 

@@ -15,6 +15,13 @@ import { errorText } from "./errors.ts";
 /** Seconds before the next address is tried in parallel (RFC 8305, section 5). */
 const ATTEMPT_DELAY_SECONDS = 0.25;
 
+/** A connection that has just been opened. */
+export interface Connected {
+  readonly connection: Connection;
+  /** Seconds that opening it took: about a round trip. */
+  readonly roundTrip: number;
+}
+
 /**
  * Connects to whichever address answers first. Each is tried once the one
  * before has failed or been silent for a quarter of a second (RFC 8305).
@@ -25,21 +32,24 @@ const ATTEMPT_DELAY_SECONDS = 0.25;
 export async function connectFirst(
   network: Network,
   addresses: readonly SocketAddress[],
+  clock: Clock,
   timers: Timers,
   signal: AbortSignal,
   secure = false,
-): Promise<Connection> {
+): Promise<Connected> {
   signal.throwIfAborted();
   const losers = new AbortController();
   const either = AbortSignal.any([signal, losers.signal]);
   const won = Promise.withResolvers<void>();
   const failures = new Map<SocketAddress, unknown>();
   const attempts: Promise<void>[] = [];
-  let winner: Connection | undefined;
+  let winner: Connected | undefined;
   const attempt = async (address: SocketAddress) => {
     try {
+      const start = clock.monotonic();
       const connection = await network.connect(address, either, secure);
-      if (winner === undefined) winner = connection;
+      const roundTrip = Number(clock.monotonic() - start) / 1e9;
+      if (winner === undefined) winner = { connection, roundTrip };
       else connection.close();
       won.resolve();
     } catch (error) {
@@ -59,31 +69,44 @@ export async function connectFirst(
   }
   await Promise.race([won.promise, Promise.all(attempts)]);
   losers.abort();
-  if (signal.aborted) winner?.close();
+  if (signal.aborted) winner?.connection.close();
   signal.throwIfAborted();
   if (winner !== undefined) return winner;
   throw failures.get(addresses[0]!);
 }
 
-/** Exchanges requests and replies with one server, and timestamps them. */
+/** Sends requests to one server, receives its replies, and timestamps them. */
 export interface Channel {
   /** The server's address. */
   readonly address: SocketAddress;
-  /** What the next exchange sends. */
+  /** What {@linkcode send} sends. */
   readonly request: Uint8Array;
-  /** What the last exchange received. */
+  /** What {@linkcode receive} received last. */
   readonly reply: Uint8Array;
+  /** Is the last request still being written? If so, its bytes must not change. */
+  readonly congested: boolean;
   /**
-   * Sends the request and waits for the whole reply, or for a header if nothing follows it.
+   * Waits for the next whole reply, or for a header if nothing follows it. Call it before
+   * {@linkcode send}, so that the read is posted first and nothing but the write follows T1.
    *
+   * @returns T4.
    * @throws {ChannelError} if the server closes or breaks the connection.
    * @throws The signal's reason if it is aborted, which closes the channel.
    */
-  exchange(): Promise<Stamps>;
+  receive(): Promise<Received>;
+  /**
+   * Sends the request. If that fails, so does {@linkcode receive}.
+   *
+   * @returns T1: nanoseconds, as {@linkcode Clock.monotonic}.
+   */
+  send(): bigint;
   /** Gives up the channel but leaves its connection open. */
   release(): void;
   close(): void;
 }
+
+/** When a reply arrived, and who says so. */
+export type Received = Omit<Stamps, "departed">;
 
 /** The server ended an exchange early. The message starts with a verb, to follow the server's name. */
 export class ChannelError extends Error {
@@ -127,16 +150,19 @@ export function streamChannel(
     reply,
     release,
     close,
-    async exchange() {
-      // The read is posted first, so that nothing but the write follows T1.
-      const reading = reader.read();
+    get congested() {
+      return writer.writing !== null;
+    },
+    send() {
       const before = monotonic();
-      writer.write(); // If it fails, so does the read.
-      const departed = connection.departed ?? before;
-      const isWhole = await Promise.race([reading, aborted.promise]);
+      writer.write();
+      return connection.departed ?? before;
+    },
+    async receive() {
+      const isWhole = await Promise.race([reader.read(), aborted.promise]);
       // A server that does not know the key may answer without a MAC.
       if (isWhole || reader.filled >= PACKET_SIZE) {
-        return { departed, arrived: reader.arrived, by: reader.stamper };
+        return { arrived: reader.arrived, by: reader.stamper };
       }
       const part = `${reader.filled} of ${reply.length} bytes of its reply`;
       if (signal.aborted) {

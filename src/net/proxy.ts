@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Timers } from "../clock/clock.ts";
+import type { Clock, Timers } from "../clock/clock.ts";
 import { printable } from "../ntp/printable.ts";
 import { formatAddress, type ProxyAddress, type SocketAddress } from "./address.ts";
 import { connectFirst } from "./channel.ts";
@@ -27,6 +27,7 @@ const MAX_ANSWER = 16384;
 export async function connectThrough(
   proxy: ProxyAddress,
   network: Network,
+  clock: Clock,
   timers: Timers,
   family: 4 | 6 | undefined,
   address: SocketAddress,
@@ -40,7 +41,7 @@ export async function connectThrough(
   let connection: Connection | undefined;
   try {
     const resolving = Promise.race([network.resolve(proxy.hostname, family), aborted]);
-    connection = await reach(proxy, name, resolving, network, timers, family, signal);
+    connection = await reach(proxy, name, resolving, network, clock, timers, family, signal);
     await Promise.race([ask(connection, proxy, name, formatAddress(address)), aborted]);
   } catch (error) {
     connection?.close();
@@ -57,6 +58,7 @@ async function reach(
   name: string,
   resolving: Promise<string[]>,
   network: Network,
+  clock: Clock,
   timers: Timers,
   family: 4 | 6 | undefined,
   signal: AbortSignal,
@@ -65,7 +67,7 @@ async function reach(
     const found = await resolving;
     if (found.length === 0) throw new Error(`it has no IPv${family} address`);
     const addresses = found.map((hostname) => ({ hostname, port }));
-    return await connectFirst(network, addresses, timers, signal, true);
+    return (await connectFirst(network, addresses, clock, timers, signal, true)).connection;
   } catch (error) {
     signal.throwIfAborted();
     const why = isUnknownHost(error)

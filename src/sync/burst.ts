@@ -23,17 +23,17 @@ import { judgeReply } from "../ntp/validation.ts";
 import { Deadline, sleep } from "./deadline.ts";
 import { type Failure, failureOf, RejectedReply } from "./failure.ts";
 import { PACING, type Pacing } from "./pacing.ts";
+import { nextStep, type Samples, type Step } from "./plan.ts";
 
 /** Whom to measure, and how. */
-export interface MeasureOptions extends Omit<Target, "deadline"> {
-  /** Exchanges that count; those to warm up come on top. */
-  readonly samples: number;
+export interface MeasureOptions extends Omit<Target, "deadline" | "maySendAhead"> {
+  readonly samples: Samples;
   /** Seconds for all of it, from the look-up of the name on. Exchanges made by then count. */
   readonly timeout: number;
   /** Ends it; the promise is rejected with its reason. */
   readonly signal: AbortSignal;
-  /** Told after each exchange how many of this burst count. */
-  readonly onSample: (done: number) => void;
+  /** Told after each exchange how many of this burst count, and how many will, as far as is known. */
+  readonly onSample: (done: number, all: number) => void;
 }
 
 /** What a server's exchanges prove. */
@@ -48,6 +48,8 @@ export interface Measurement {
   readonly packet: Packet;
   /** The client's clock before the first exchange. */
   readonly start: CrossTimestamp;
+  /** When it was over, on the clock's monotonic timeline. */
+  readonly end: bigint;
   /** Who took T4: the kernel, if it did each time. */
   readonly stamps: Stamper;
   /** Why there are fewer exchanges than were asked for; `null` if there are as many. */
@@ -73,7 +75,8 @@ export async function measure(options: MeasureOptions): Promise<Measurement | Fa
   try {
     for (let i = 0; i < BURSTS; i++) {
       if (i > 0 && spacingSeconds > 0) await deadline.pause(spacingSeconds);
-      const burst = new Burst({ ...options, deadline });
+      const maySendAhead = options.samples.far !== null;
+      const burst = new Burst({ ...options, deadline, maySendAhead });
       const outcome = await burst.run();
       if (outcome !== null) return outcome;
       address = burst.conversation.address;
@@ -118,7 +121,7 @@ class Burst {
       return failure;
     }
     const precision = clock.precision + 2 ** this.#packet!.precision;
-    const bounds = intersect(this.#exchanges, clock.monotonic(), precision);
+    const bounds = intersect(this.#exchanges, precision);
     if (bounds === null) return null;
     return {
       status: "measured",
@@ -127,6 +130,7 @@ class Burst {
       bounds,
       packet: this.#packet!,
       start: this.#start,
+      end: clock.monotonic(),
       stamps: this.#stamped === this.#exchanges.length ? "kernel" : "user",
       failure,
     };
@@ -152,31 +156,40 @@ class Burst {
   }
 
   async #converse(): Promise<void> {
-    const { warmUps, spacingSeconds } = this.#pacing;
-    const { samples, onSample, deadline, environment: { timers } } = this.#options;
-    await this.conversation.begin();
+    const { spacingSeconds } = this.#pacing;
+    let { warmUps } = this.#pacing;
+    const { onSample, deadline, environment: { timers } } = this.#options;
+    const { conversation } = this;
+    if (this.#nextStep().wanted === 0) return;
+    await conversation.begin();
     let isGood = false;
     try {
-      for (let i = 0; i < warmUps; i++) await this.#exchange();
-      while (this.#exchanges.length < samples) {
-        const { exchange, by } = await this.#exchange();
+      for (;;) {
+        const step = this.#nextStep();
+        if (step.wanted === 0) break;
+        const { exchange, by } = await this.#exchange(step);
+        if (warmUps-- > 0 && !conversation.isFar) continue;
         this.#exchanges.push(exchange);
         if (by === "kernel") this.#stamped++;
-        onSample(this.#exchanges.length);
+        const { wanted } = this.#nextStep();
+        onSample(this.#exchanges.length, this.#exchanges.length + wanted);
         if (spacingSeconds === 0) continue;
         deadline.renew(spacingSeconds);
-        if (this.#exchanges.length === samples) break;
-        await sleep(timers, spacingSeconds, deadline.signal);
+        if (wanted > 0) await sleep(timers, spacingSeconds, deadline.signal);
       }
       isGood = true;
     } finally {
-      this.conversation.end(isGood);
+      conversation.end(isGood);
     }
   }
 
+  #nextStep(): Step {
+    return nextStep(this.#options.samples, this.conversation, this.#exchanges);
+  }
+
   /** @throws {RejectedReply} if the reply is not to be believed. */
-  async #exchange(): Promise<{ exchange: Exchange; by: Stamper }> {
-    const { nonce, departed, arrived, by } = await this.conversation.exchange();
+  async #exchange(step: Step): Promise<{ exchange: Exchange; by: Stamper }> {
+    const { nonce, departed, arrived, by } = await this.conversation.exchange(step);
     const { address, reply } = this.conversation;
     // All are with one address: another may be another machine, with another clock.
     if (address !== this.#measured) this.#exchanges.length = this.#stamped = 0;

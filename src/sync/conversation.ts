@@ -4,29 +4,28 @@
  * @module
  */
 
-import type { Clock, Timers } from "../clock/clock.ts";
 import {
   formatAddress,
   type ProxyAddress,
   type ServerAddress,
   type SocketAddress,
 } from "../net/address.ts";
-import { type Channel, ChannelError, connectFirst, streamChannel } from "../net/channel.ts";
+import {
+  type Channel,
+  ChannelError,
+  type Connected,
+  connectFirst,
+  streamChannel,
+} from "../net/channel.ts";
 import { exchangeDatagrams, LostDatagram } from "../net/datagram_exchange.ts";
 import { errorText, isUnknownHost, TlsError } from "../net/errors.ts";
-import type { Connection, Network, Stamps } from "../net/network.ts";
+import type { Connection } from "../net/network.ts";
 import { type MessageKey, messageSize } from "../ntp/mac.ts";
 import { encodeRequest, PACKET_SIZE, VERSION } from "../ntp/packet.ts";
 import { type Deadline, race } from "./deadline.ts";
-
-/** The world outside, as far as measuring needs it. */
-export interface Environment {
-  readonly clock: Clock;
-  readonly network: Network;
-  readonly timers: Timers;
-  /** 64 bits that nobody can guess, different each time. */
-  readonly nonce: () => bigint;
-}
+import type { Environment } from "./environment.ts";
+import { LostRequests, Pipeline, type Reply } from "./pipeline.ts";
+import type { Progress, Step } from "./plan.ts";
 
 /** What one burst with a server leaves to the next. */
 export interface KeptConnection {
@@ -49,13 +48,12 @@ export interface Target {
   readonly key: MessageKey | null;
   /** The connection to go on with, and to keep. `undefined`: one is opened, and closed at the end. */
   readonly kept: KeptConnection | undefined;
+  /** May requests be sent before earlier ones are answered, if the path is a long one? */
+  readonly maySendAhead: boolean;
   readonly environment: Environment;
   /** When to give up: what is too late fails with its reason. */
   readonly deadline: Deadline;
 }
-
-/** What came of a request. */
-type Reply = Stamps & { readonly nonce: bigint };
 
 /** Bytes of a request, and of a reply. */
 function sizeFor({ key }: Target): number {
@@ -63,7 +61,7 @@ function sizeFor({ key }: Target): number {
 }
 
 /** A way to ask one server. */
-export abstract class Conversation {
+export abstract class Conversation implements Progress {
   /** The address that is asked; `null` until the name has been resolved. */
   address: string | null = null;
   /** What the server sent last. */
@@ -71,11 +69,26 @@ export abstract class Conversation {
 
   constructor(readonly target: Target) {}
 
+  get isFar(): boolean | null {
+    return false;
+  }
+
+  get roundTrip(): number {
+    return 0;
+  }
+
+  get inFlight(): number {
+    return 0;
+  }
+
   /** Gets ready for an exchange, also after one has failed. */
   abstract begin(): Promise<void>;
 
-  /** Sends a request, which holds a nonce of its own, and waits for the reply. */
-  abstract exchange(): Promise<Reply>;
+  /**
+   * Waits for the next reply, having sent a request, which holds a nonce of its own, unless one is
+   * in flight. On a long path it sends more meanwhile, as `step` says.
+   */
+  abstract exchange(step: Step): Promise<Reply>;
 
   /** Closes what {@linkcode begin} has opened, or keeps it, if that is wanted and all went well. */
   abstract end(isGood: boolean): void;
@@ -119,43 +132,70 @@ const KEPT_ANSWER_SECONDS = 1;
 export class StreamConversation extends Conversation {
   #connection: Connection | undefined;
   #channel: Channel | undefined;
+  /** `undefined` before a connection, and after it. */
+  #pipeline: Pipeline | undefined;
+  #maySendAhead: boolean;
   #cancel = () => {};
+
+  constructor(target: Target) {
+    super(target);
+    this.#maySendAhead = target.maySendAhead;
+  }
+
+  override get isFar(): boolean | null {
+    return this.#maySendAhead ? this.#pipeline?.isFar ?? null : false;
+  }
+
+  override get roundTrip(): number {
+    return this.#pipeline?.roundTrip ?? 0;
+  }
+
+  override get inFlight(): number {
+    return this.#pipeline?.inFlight ?? 0;
+  }
 
   async begin(): Promise<void> {
     const { target } = this;
-    const { kept, environment: { clock, timers }, deadline: { signal } } = target;
+    const { kept, key, environment, deadline: { signal } } = target;
     const before = kept?.connection ?? null;
     // If it breaks, the next attempt opens another.
     if (kept !== undefined) kept.connection = null;
-    const connection = this.#connection = before ?? await this.#open();
-    this.#channel = streamChannel(connection, clock, signal, sizeFor(target));
+    const { connection, roundTrip } = before === null
+      ? await this.#open()
+      : { connection: before, roundTrip: 0 };
+    this.#connection = connection;
+    this.#channel = streamChannel(connection, environment.clock, signal, sizeFor(target));
+    this.#pipeline = new Pipeline(this.#channel, environment, key, roundTrip, this.#maySendAhead);
     this.address = formatAddress(this.#channel.address);
     this.reply = this.#channel.reply;
     if (before === null) return;
-    this.#cancel = timers.after(KEPT_ANSWER_SECONDS, () => connection.close());
+    this.#cancel = environment.timers.after(KEPT_ANSWER_SECONDS, () => connection.close());
   }
 
-  async exchange(): Promise<Reply> {
-    const nonce = this.target.environment.nonce();
-    encodeRequest(this.#channel!.request, nonce);
-    // Before T1, which it does not hold: the MAC takes time.
-    this.target.key?.sign(this.#channel!.request);
-    const stamps = await this.#channel!.exchange();
-    this.#cancel();
-    return { ...stamps, nonce };
+  async exchange(step: Step): Promise<Reply> {
+    try {
+      const reply = await this.#pipeline!.exchange(step);
+      this.#cancel();
+      return reply;
+    } catch (error) {
+      if (error instanceof LostRequests) this.#maySendAhead = false;
+      throw error;
+    }
   }
 
   end(isGood: boolean): void {
     const { kept } = this.target;
     this.#cancel();
+    this.#pipeline = undefined;
     if (!isGood || kept === undefined) return this.#channel!.close();
     this.#channel!.release();
     kept.connection = this.#connection!;
     kept.address = this.#channel!.address;
   }
 
-  async #open(): Promise<Connection> {
-    const { server, kept, environment: { network, timers }, deadline: { signal } } = this.target;
+  async #open(): Promise<Connected> {
+    const { server, kept, environment, deadline: { signal } } = this.target;
+    const { network, clock, timers } = environment;
     const isTls = server.transport === "tls";
     const addresses = await resolve(this.target);
     this.address = formatAddress(addresses[0]!);
@@ -163,9 +203,9 @@ export class StreamConversation extends Conversation {
     const isKept = ({ hostname }: SocketAddress) => Number(hostname === kept?.address?.hostname);
     addresses.sort((a, b) => isKept(b) - isKept(a));
     try {
-      const connection = await connectFirst(network, addresses, timers, signal, isTls);
-      if (isTls) await this.#startTls(connection);
-      return connection;
+      const connected = await connectFirst(network, addresses, clock, timers, signal, isTls);
+      if (isTls) await this.#startTls(connected.connection);
+      return connected;
     } catch (error) {
       signal.throwIfAborted();
       if (error instanceof TlsError || error instanceof ChannelError) throw error;

@@ -102,7 +102,10 @@ export interface ServerFigures {
 /** A fix, and the same on the monotonic timeline. */
 export interface Poll {
   readonly fix: Fix;
-  /** The offset from the clock's monotonic timeline to the servers' time; `null` without a fix. */
+  /**
+   * The offset from the clock's monotonic timeline to the servers' time; `null` without a fix. For
+   * the moment of the fix, or, of a single server, for that at which it was bounded.
+   */
   readonly bounds: Bounds | null;
   /** The exchanges that prove it; empty without a fix, or if they are several servers'. */
   readonly exchanges: readonly Exchange[];
@@ -153,9 +156,11 @@ export function combine(
     servers: reports,
   };
   const [only, ...others] = measured.filter((_, i) => selection?.truechimers[i]);
+  const voted = selection === null ? null : monotonicBounds(selection.interval, end);
   return {
     fix,
-    bounds: selection === null ? null : monotonicBounds(selection.interval, end),
+    // What one server proves needs not be carried to the end: who keeps time knows the frequency.
+    bounds: only !== undefined && voters.length === 1 ? only.bounds : voted,
     exchanges: only === undefined || others.length > 0 ? [] : only.exchanges,
   };
 }

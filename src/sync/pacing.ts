@@ -11,9 +11,14 @@ import type { TransportName } from "../net/address.ts";
 export interface Pacing {
   /** Exchanges that count in a burst, by default. */
   readonly samples: number;
+  /** The same on a long path, where requests are sent ahead; `null` if they never are. */
+  readonly farSamples: number | null;
   /** The same when time is kept: there are other bursts before and after it. */
   readonly keepingSamples: number;
-  /** Exchanges that do not count when a conversation begins: they wake everything on the way. */
+  /**
+   * Exchanges that do not count when a conversation begins: they wake everything on the way. On a
+   * long path they count: waking takes little of their time.
+   */
   readonly warmUps: number;
   /** Seconds between exchanges, and between bursts. The timeout begins again after each of them. */
   readonly spacingSeconds: number;
@@ -31,6 +36,7 @@ export interface Pacing {
 
 const STREAM: Pacing = {
   samples: 16,
+  farSamples: 32,
   keepingSamples: 8,
   warmUps: 1,
   spacingSeconds: 0,
@@ -43,6 +49,7 @@ const STREAM: Pacing = {
 
 const NTP: Pacing = {
   samples: 4,
+  farSamples: null,
   keepingSamples: 4,
   warmUps: 0,
   spacingSeconds: 2,

@@ -13,16 +13,19 @@ import {
   parseServerAddress,
   type ProxyAddress,
   type ServerAddress,
+  type TransportName,
 } from "../net/address.ts";
 import type { Network, Timestamps } from "../net/network.ts";
 import type { MessageKey } from "../ntp/mac.ts";
 import { nanoseconds } from "../ntp/timestamp.ts";
 import { measure, type Measurement } from "./burst.ts";
-import type { Environment, KeptConnection } from "./conversation.ts";
+import type { KeptConnection } from "./conversation.ts";
 import { sleep } from "./deadline.ts";
+import type { Environment } from "./environment.ts";
 import type { Failure } from "./failure.ts";
 import { combine, type Fix, type Poll } from "./fix.ts";
 import { PACING, TIMEOUT_SECONDS } from "./pacing.ts";
+import type { Samples } from "./plan.ts";
 
 /** How to take a fix. */
 export interface SyncOptions {
@@ -33,7 +36,8 @@ export interface SyncOptions {
    */
   servers?: readonly string[] | undefined;
   /**
-   * Exchanges per server, at least 1. Default 16, of a `Watch` 8; with `ntp://` 4, two seconds apart.
+   * Exchanges per server, at least 1. Default 16; over a path of more than 5 ms 32, and more while
+   * congestion lasts, for half a second. Of a `Watch` 8; with `ntp://` 4, two seconds apart.
    */
   samples?: number | undefined;
   /** Seconds for a server to answer at all; what it has answered by then counts. Default 5. */
@@ -112,8 +116,8 @@ export class Poller {
   readonly servers: readonly ServerAddress[];
   readonly environment: Environment;
   readonly signal: AbortSignal;
-  /** Exchanges per server. */
-  readonly #samples: readonly number[];
+  /** By server. */
+  readonly #samples: readonly Samples[];
   readonly #timeout: number;
   readonly #slew: number;
   readonly #options: SyncOptions;
@@ -150,8 +154,7 @@ export class Poller {
     const isProxied = ({ transport, hostname }: ServerAddress) =>
       transport === "tls" && !isListed(hostname, options.noProxy ?? []);
     this.#proxies = this.servers.map((server) => isProxied(server) ? proxy : null);
-    const usual = keeps ? "keepingSamples" : "samples";
-    this.#samples = this.servers.map(({ transport }) => samples ?? PACING[transport][usual]);
+    this.#samples = this.servers.map(({ transport }) => samplesOf(transport, samples, keeps));
     this.#timeout = timeout;
     this.#slew = slew;
     const clock = options.clock ?? systemClock();
@@ -173,19 +176,19 @@ export class Poller {
    */
   async poll(): Promise<Poll> {
     const { servers, signal, environment: { clock, timers } } = this;
-    const done = servers.map(() => 0);
+    const progress = this.#samples.map(({ near }) => ({ done: 0, all: near }));
     const spacings = servers.map(({ transport }) => PACING[transport].spacingSeconds);
     const spacing = Math.max(...spacings);
     for (let i = 0; i < POLLS; i++) {
       if (i > 0 && spacing > 0) await sleep(timers, spacing, signal);
-      const outcomes = await this.#ask([...servers.keys()], done);
+      const outcomes = await this.#ask([...servers.keys()], progress);
       // Servers that had to wait for others are asked again: an old bound says little about now.
       // Those that must be asked slowly are not.
       const moment = clock.monotonic() - STALE_NS;
       const old = [...servers.keys()].filter((i) =>
         spacings[i] === 0 && isOlder(outcomes[i]!, moment)
       );
-      const fresh = await this.#ask(old, done);
+      const fresh = await this.#ask(old, progress);
       old.forEach((i, k) => outcomes[i] = fresh[k]!);
       signal.throwIfAborted();
       const end = crossTimestamp(clock);
@@ -205,10 +208,12 @@ export class Poller {
     }
   }
 
-  async #ask(which: readonly number[], done: number[]): Promise<(Measurement | Failure)[]> {
+  async #ask(
+    which: readonly number[],
+    progress: { done: number; all: number }[],
+  ): Promise<(Measurement | Failure)[]> {
     const { servers, environment, environment: { clock } } = this;
     const { family, ca, key = null, onProgress } = this.#options;
-    const all = this.#samples.reduce((a, b) => a + b);
     // What the caller's own callback throws is no server's fault: it ends the poll.
     const thrown = new AbortController();
     const signal = AbortSignal.any([this.signal, thrown.signal]);
@@ -227,10 +232,11 @@ export class Poller {
         signal,
         kept: this.#kept?.[i],
         environment: proxy === null ? environment : throughProxy(environment, proxy, family),
-        onSample: (count) => {
-          done[i] = count;
+        onSample: (done, all) => {
+          progress[i] = { done, all };
+          const sum = progress.reduce((a, b) => ({ done: a.done + b.done, all: a.all + b.all }));
           try {
-            onProgress?.(done.reduce((a, b) => a + b), all);
+            onProgress?.(sum.done, sum.all);
           } catch (error) {
             thrown.abort(error);
           }
@@ -253,7 +259,7 @@ function throughProxy(
   proxy: ProxyAddress,
   family: 4 | 6 | undefined,
 ): Environment {
-  const { network, timers } = environment;
+  const { network, clock, timers } = environment;
   return {
     ...environment,
     network: {
@@ -262,7 +268,7 @@ function throughProxy(
       resolve: (hostname) => Promise.resolve([hostname]),
       async connect(address, signal) {
         const { connectThrough } = await import("../net/proxy.ts");
-        return await connectThrough(proxy, network, timers, family, address, signal);
+        return await connectThrough(proxy, network, clock, timers, family, address, signal);
       },
     },
   };
@@ -283,5 +289,12 @@ function disturbedBy({ name }: ServerAddress): Failure {
 const STALE_NS = 500_000_000n;
 
 function isOlder(outcome: Measurement | Failure, moment: bigint): boolean {
-  return outcome.status === "measured" && outcome.bounds.at < moment;
+  return outcome.status === "measured" && outcome.end < moment;
+}
+
+/** @param wanted By the caller. @param keeps Is time kept? Then one exchange follows another. */
+function samplesOf(transport: TransportName, wanted: number | undefined, keeps: boolean): Samples {
+  const { samples, farSamples, keepingSamples } = PACING[transport];
+  const far = keeps || farSamples === null ? null : wanted ?? farSamples;
+  return { near: wanted ?? (keeps ? keepingSamples : samples), far, mayGrow: wanted === undefined };
 }

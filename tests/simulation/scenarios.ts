@@ -173,28 +173,28 @@ export const SCENARIOS: readonly Scenario[] = [
   one("in 2060", { epoch: BigInt(Date.parse("2060-01-01")) * 1_000_000n }),
   one("clocks that wander", { client: { wander: 1e-8 }, server: { wander: 1e-8 } }),
   one("client's clock stepped in mid-burst", {
-    meanwhile: (stage) => stage.after(0.4, () => stage.client.clock.step(3600)),
-    and: (_, { world }) => assert(world.now > 1.2e9, "the burst was not repeated"),
+    meanwhile: (stage) => stage.after(0.2, () => stage.client.clock.step(3600)),
+    and: (_, { world }) => assert(world.now > 0.7e9, "the burst was not repeated"),
   }),
   one("server's clock stepped in mid-burst", {
-    meanwhile: (stage, server) => stage.after(0.4, () => server.clock.step(-1)),
-    and: (_, { world }) => assert(world.now > 1.2e9, "the burst was not repeated"),
+    meanwhile: (stage, server) => stage.after(0.2, () => server.clock.step(-1)),
+    and: (_, { world }) => assert(world.now > 0.7e9, "the burst was not repeated"),
   }),
   one("client's clock slewed by 500 ppm", {
     meanwhile: (stage) => stage.after(0.1, () => stage.client.clock.slew(500)),
   }),
   one("laptop suspended in mid-burst", {
-    meanwhile: (stage) => stage.after(0.4, () => stage.client.suspend(60)),
-    and: (_, { world }) => assert(world.now > 61e9, "the burst was not repeated"),
+    meanwhile: (stage) => stage.after(0.2, () => stage.client.suspend(60)),
+    and: (_, { world }) => assert(world.now > 60.5e9, "the burst was not repeated"),
   }),
   one("server stalled in mid-burst", {
-    meanwhile: (stage, server) => stage.after(0.4, () => server.stall(3)),
+    meanwhile: (stage, server) => stage.after(0.2, () => server.stall(3)),
   }),
   one("a path too slow for all samples", {
-    path: both(exponential(0.5, 0.1)),
+    path: both(exponential(0.9, 0.1)),
     and: ({ servers }, { world }) => {
       const { length } = servers[0]!.figures!.exchanges;
-      assert(length >= 1 && length <= 4, `${length} exchanges`);
+      assert(length >= 1 && length < 32, `${length} exchanges`);
       assert(world.now <= 5.001e9, "it took longer than the timeout");
     },
   }),
@@ -212,13 +212,13 @@ export const SCENARIOS: readonly Scenario[] = [
     },
   }),
   one("connection broken in mid-burst", {
-    meanwhile: (stage, server) => stage.after(0.4, () => server.resetConnections()),
-    and: ({ servers }) => assertEquals(servers[0]!.figures!.exchanges.length, 16),
+    meanwhile: (stage, server) => stage.after(0.2, () => server.resetConnections()),
+    and: ({ servers }) => assert(servers[0]!.figures!.exchanges.length >= 32),
   }),
   one("server dead in mid-burst", {
-    meanwhile: (stage, server) => stage.after(0.4, () => server.dead = true),
+    meanwhile: (stage, server) => stage.after(0.2, () => server.dead = true),
     and: ({ servers }, { world }) => {
-      assert(servers[0]!.figures!.exchanges.length < 16);
+      assert(servers[0]!.figures!.exchanges.length < 32);
       assert(world.now < 6e9, "it took longer than the timeout");
     },
   }),
@@ -313,7 +313,7 @@ export const SCENARIOS: readonly Scenario[] = [
       const first = await stage.server("192.0.2.1");
       await stage.server("192.0.2.2", WAN, { offset: 0.03 });
       stage.client.names.set("both", ["192.0.2.1", "192.0.2.2"]);
-      stage.after(0.4, () => {
+      stage.after(0.2, () => {
         first.resetConnections();
         first.dead = true;
       });
@@ -329,12 +329,12 @@ export const SCENARIOS: readonly Scenario[] = [
       stage.world.host("192.0.2.1").dead = true;
       const host = await stage.server("192.0.2.2");
       stage.client.names.set("both", ["192.0.2.1", "192.0.2.2"]);
-      stage.after(0.6, () => host.resetConnections());
-      const fix = await stage.sync(["both"], { timeout: 0.8 });
+      stage.after(0.45, () => host.resetConnections());
+      const fix = await stage.sync(["both"], { timeout: 0.65 });
       stage.assertHolds(fix, "192.0.2.2");
       const [{ address, status, figures }] = fix.servers as [Fix["servers"][number]];
       assertEquals([address, status], ["192.0.2.2:10085", "truechimer"]);
-      assert(figures!.exchanges.length < 16, "it was not cut off while it tried the dead address");
+      assert(figures!.exchanges.length < 32, "it was not cut off while it tried the dead address");
     },
   },
   {
