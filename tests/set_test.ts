@@ -256,7 +256,7 @@ Deno.test("Corrector corrects by a fix once, whatever it was off by", () => {
 /** What is known of the system clock: that it is so many seconds behind. */
 function targetOf(offset: number, errorBound = 0.001, frequency = 20e-6): Target {
   return {
-    clock: { offset, errorBound, frequency: 0, frequencyBound: 15e-6 },
+    clock: { localTime: 0n, offset, errorBound, frequency: 0, frequencyBound: 15e-6 },
     frequency,
     deviation: { offset: 2500, frequency: 1e-6 },
     leap: "none",
