@@ -568,7 +568,9 @@ Deno.test("sync --set --watch says once that a server is gone, and that it is ba
     "the local clock was set, or the machine slept",
     "synchronised again, 121 s after the last fix",
   ]);
+  assertEquals(say(125.5, fixOf(0), { news: "disturbed" }), []);
   assertEquals(say(126, fixOf(0.05), { correction: slew }).length, 0, "it was being slewed");
+  assertEquals(say(126.5, fixOf(0.05), { news: "disturbed", correction: slew }).length, 1);
   assertEquals(
     say(127, fixOf(9999), { correction: { action: "refused", offset: 9999 } }).length,
     1,

@@ -8,6 +8,7 @@
 
 import type { ClockOffset, SyncedClock } from "../clock/synced_clock.ts";
 import { EACCES, EAGAIN, ECONNREFUSED, ENOENT } from "../libc/structures.ts";
+import { WANDER } from "../estimate/offset_tracker.ts";
 import type { Libc } from "../libc/libc.ts";
 import type { Fix, Update } from "../mod.ts";
 import { linuxLibc, numberedErrorText } from "../net/linux/sockets.ts";
@@ -15,13 +16,11 @@ import { sendUnixDatagram } from "../net/linux/unix_datagram.ts";
 import type { Leap } from "../ntp/packet.ts";
 import { SECOND } from "../ntp/timestamp.ts";
 import { leapToday } from "../sync/correction.ts";
+import { PACING } from "../sync/pacing.ts";
 import { formatBound } from "./report.ts";
 
 /** Between two samples. Of a poll, by default 16 s, chronyd wants four at least. */
 const INTERVAL_MS = 1000;
-
-/** How much a bound grows between two polls, in seconds, when the frequency is known as well as it gets. */
-const GROWTH_SECONDS = 1e-3;
 
 /** Tells a `struct sock_sample` from anything else. */
 const MAGIC = 0x534f434b;
@@ -82,7 +81,7 @@ export class RefclockFeed {
     this.#timer = setInterval(() => this.send(), INTERVAL_MS);
   }
 
-  /** What chrony.conf should say; `null` before the first fix. */
+  /** What chrony.conf should say, as a sentence; `null` before the first fix. */
   get suggestion(): string | null {
     return this.#suggestion;
   }
@@ -94,10 +93,10 @@ export class RefclockFeed {
   }
 
   /** Takes in a poll. */
-  update({ fix, clock }: Update): void {
+  update({ fix, clock, interval }: Update): void {
     if (fix.synchronised && clock !== null) {
       this.#leap = fix.leap ?? "none";
-      if (clock.errorBound > this.#limit) this.#suggest(fix, clock.errorBound);
+      if (clock.errorBound > this.#limit) this.#suggest(fix, clock.errorBound, interval);
     }
     this.send();
   }
@@ -121,26 +120,28 @@ export class RefclockFeed {
   }
 
   /**
-   * The bound does not travel with the samples: chronyd is told once. While the frequency is not well
-   * known, a bound grows between two polls by less than itself, as the next is due after a third of the time
-   * since the first.
+   * Settles on a bound that chronyd is to assume of all samples, since none can travel with them. The
+   * kept clock's grows until the next poll. That is due after a third of the time since the first, so
+   * that it grows by two thirds of itself at most while the frequency is little known; later by
+   * 30 ppm or less.
    */
-  #suggest({ servers }: Fix, errorBound: number): void {
-    this.#limit = 2 * errorBound + GROWTH_SECONDS;
-    const chosen = servers.filter(({ status }) => status === "truechimer")
+  #suggest({ servers }: Fix, errorBound: number, interval: number): void {
+    const longest = Math.max(interval, PACING.tcp.lastIntervalSeconds);
+    this.#limit = 2 * errorBound + 2 * WANDER * longest;
+    const believed = servers.filter(({ status }) => status === "truechimer")
       .map(({ figures }) => figures!);
-    const stratum = Math.max(...chosen.map(({ stratum }) => stratum));
+    const stratum = Math.max(...believed.map(({ stratum }) => stratum));
     // Of several servers the bound includes their root distances; of one it is to its own clock.
-    const [only] = servers.length === 1 ? chosen : [];
+    const [only] = servers.length === 1 ? believed : [];
     const distance = only === undefined ? 0 : only.rootDelay / 2 + only.rootDispersion;
     const delay = rounded(2 * (this.#limit + distance));
-    const before = this.#suggestion === null ? "" : "the bound has grown: ";
-    this.#suggestion =
-      `refclock SOCK ${this.#socket} refid TSYN poll 4 delay ${delay} precision 1e-5 stratum ${stratum}`;
-    this.#tell(`${before}chrony.conf should say: ${this.#suggestion}`, false);
+    const hasGrown = this.#suggestion !== null;
+    this.#suggestion = `chrony.conf should say: refclock SOCK ${this.#socket} refid TSYN poll 4 ` +
+      `delay ${delay} precision 1e-5 stratum ${stratum}`;
+    this.#tell(hasGrown ? `the bound has grown: ${this.#suggestion}` : this.#suggestion, false);
   }
 
-  /** Sends. @returns What keeps it from being sent, or nothing. */
+  /** Sends a sample. @returns What kept it from being sent; empty if nothing did. */
   #obstacleTo(sample: Uint8Array<ArrayBuffer>): string {
     const number = sendUnixDatagram(this.#libc, this.#socket, sample);
     switch (number) {

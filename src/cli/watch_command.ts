@@ -108,7 +108,7 @@ export async function runWatch(
     Deno.removeSignalListener("SIGTSTP", onStop);
   }
   if (screen !== null && last !== null) print(describeFix(last.fix));
-  if (screen !== null && feed?.suggestion) console.error(`chrony.conf: ${feed.suggestion}`);
+  if (screen !== null && feed?.suggestion) console.error(`tsync: ${feed.suggestion}`);
   if (last !== null) return EXIT.ok;
   console.error("tsync: interrupted before a fix");
   return EXIT.interrupted;
