@@ -16,6 +16,9 @@ const CHOICES: Readonly<Record<string, string>> = {
   WHO: "auto kernel user",
 };
 
+/** What stands for a path. */
+const PATHS: readonly (string | undefined)[] = ["FILE", "SOCKET"];
+
 const commands = Object.entries(COMMANDS) as [CommandName, Command][];
 const firstLine = ({ about }: Command) => about.split("\n")[0]!;
 
@@ -43,12 +46,12 @@ function bash(): string {
     const named = (wanted: (value: string) => boolean) =>
       valued.filter(({ value }) => wanted(value!)).map(({ name }) => dashed(name)).join(" | ");
     const lines = [
-      `${named((value) => value === "FILE")}) files=1 ;;`,
+      `${named((value) => PATHS.includes(value))}) files=1 ;;`,
       ...Object.entries(CHOICES).map(([value, words]) => {
         const flags = named((each) => each === value);
         return flags === "" ? "" : `${flags}) words='${words}' ;;`;
       }),
-      `${named((value) => value !== "FILE" && !(value in CHOICES))}) ;;`,
+      `${named((value) => !PATHS.includes(value) && !(value in CHOICES))}) ;;`,
       `*) words='${flags.map(({ name }) => dashed(name)).join(" ")}'${
         name === "sync" ? " hosts=1" : ""
       } ;;`,
@@ -92,7 +95,7 @@ function zsh(): string {
         value === undefined ? "" : "="
       }[${text}]`;
       if (value === undefined) return quoted(spec);
-      const completes = value === "FILE"
+      const completes = PATHS.includes(value)
         ? "_files"
         : value in CHOICES
         ? `(${CHOICES[value]})`
@@ -127,7 +130,7 @@ function fish(): string {
     const flags = command.flags.map(({ name, value, help }) => {
       const values = value === undefined
         ? ""
-        : value === "FILE"
+        : PATHS.includes(value)
         ? " -r -F"
         : value in CHOICES
         ? ` -x -a ${quoted(CHOICES[value]!)}`

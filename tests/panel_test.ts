@@ -43,7 +43,13 @@ const update: Update = {
   news: "agrees",
   frequency: 12.3456e-6,
   frequencyBound: 0.04e-6,
-  clock: { offset: 0.0012, errorBound: 0.0007, frequency: 12.3456e-6, frequencyBound: 0.04e-6 },
+  clock: {
+    localTime: fix.localTime,
+    offset: 0.0012,
+    errorBound: 0.0007,
+    frequency: 12.3456e-6,
+    frequencyBound: 0.04e-6,
+  },
   interval: 8,
   correction: null,
   isContested: false,
@@ -72,6 +78,7 @@ const lost: Update = {
 const state: PanelState = {
   update,
   note: null,
+  feed: null,
   now: { time: fix.localTime, earliest: fix.localTime - 27_400n, latest: fix.localTime + 27_400n },
   clock: update.clock,
   left: 7.2,
@@ -115,6 +122,7 @@ describe("panel()", () => {
   const nothing: PanelState = {
     update: null,
     note: null,
+    feed: null,
     now: null,
     clock: null,
     left: 0,
@@ -132,6 +140,11 @@ describe("panel()", () => {
   it("says what was done with the system clock", () => {
     const lines = panel({ ...state, note: "the system clock is slewed by +1.28 ms" }, 100);
     assertEquals(lines[6], "system clock is slewed by +1.28 ms");
+  });
+
+  it("says whether chronyd is fed", () => {
+    const lines = panel({ ...state, feed: "fed through /run/a" }, 100);
+    assertEquals(lines[6], "chronyd      fed through /run/a");
   });
 
   it("goes on with the time in holdover, and says why", () => {

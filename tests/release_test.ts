@@ -275,6 +275,7 @@ Deno.test("package.sh packs what install.sh installs, the same bytes each time",
       "install.sh",
       "io.github.tsync.sync.plist",
       `tsync-${version}-${target}.tar.xz`,
+      "tsync-refclock.service",
       "tsync-serve.service",
       "tsync-sync.service",
     ]);
@@ -326,6 +327,7 @@ for (
     ]],
     ["systemd-analyze", [
       "verify",
+      "packaging/systemd/tsync-refclock.service",
       "packaging/systemd/tsync-serve.service",
       "packaging/systemd/tsync-sync.service",
     ]],

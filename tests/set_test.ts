@@ -257,7 +257,7 @@ Deno.test("Corrector corrects by a fix once, whatever it was off by", () => {
 /** What is known of the system clock: that it is so many seconds behind. */
 function targetOf(offset: number, errorBound = 0.001, frequency = 20e-6): Target {
   return {
-    clock: { offset, errorBound, frequency: 0, frequencyBound: 15e-6 },
+    clock: { localTime: 0n, offset, errorBound, frequency: 0, frequencyBound: 15e-6 },
     frequency,
     deviation: { offset: 2500, frequency: 1e-6 },
     leap: "none",
@@ -592,7 +592,9 @@ Deno.test("sync --set --watch says once that a server is gone, and that it is ba
     "the local clock was set, or the machine slept",
     "synchronised again, 121 s after the last fix",
   ]);
+  assertEquals(say(125.5, fixOf(0), { news: "disturbed" }), []);
   assertEquals(say(126, fixOf(0.05), { correction: slew }).length, 0, "it was being slewed");
+  assertEquals(say(126.5, fixOf(0.05), { news: "disturbed", correction: slew }).length, 1);
   assertEquals(
     say(127, fixOf(9999), { correction: { action: "refused", offset: 9999 } }).length,
     1,

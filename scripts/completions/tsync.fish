@@ -31,6 +31,7 @@ complete -c tsync -n '__fish_seen_subcommand_from sync' -l watch -d 'keep a sync
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l interval -x -d 'seconds between polls, with --watch (default: 1 to 32, as needed)'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l set -d 'correct the system clock (needs a privilege), with --watch after every poll'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l step-threshold -x -d 'step the clock beyond S seconds, slew it below (default: 0.128)'
+complete -c tsync -n '__fish_seen_subcommand_from sync' -l refclock -r -F -d 'feed chronyd through its SOCK reference clock, with --watch, not with --set'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l max-offset -x -d 'exit 3 unless |offset| + error bound is at most S seconds'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l timestamps -x -a 'auto kernel user' -d 'who timestamps replies: auto, kernel (Linux, not with TLS) or user (default: auto)'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l ca -r -F -d 'authorities for tls:// servers\' certificates, PEM (default: the system\'s)'

@@ -48,6 +48,8 @@ export interface SyncArguments {
   readonly set: { readonly stepThreshold: number | undefined } | null;
   /** The most that the clock may be off, in seconds. */
   readonly maxOffset: number | undefined;
+  /** Path of the socket at which chronyd receives samples. */
+  readonly refclock: string | undefined;
   /** Path of the authorities for TLS. */
   readonly ca: string | undefined;
   /** Path of the key file, and which of its keys to use. */
@@ -139,11 +141,14 @@ function parseServe(flags: FlagValues): Arguments {
 function parseSync(flags: FlagValues): Arguments {
   if (flags.isOn("help")) return { command: "help", about: "sync" };
   const both = flags.isOn("4") && flags.isOn("6");
-  const needs = [["interval", "watch"], ["step-threshold", "set"], ["keys", "key"], [
-    "key",
-    "keys",
-  ]];
-  for (const [name, needed] of needs as [string, string][]) {
+  const needs: readonly (readonly [string, string])[] = [
+    ["interval", "watch"],
+    ["refclock", "watch"],
+    ["step-threshold", "set"],
+    ["keys", "key"],
+    ["key", "keys"],
+  ];
+  for (const [name, needed] of needs) {
     if (flags.text(name) === undefined || flags.isOn(needed)) continue;
     if (flags.text(needed) !== undefined) continue;
     throw new UsageError(`--${name} needs --${needed}`, "sync");
@@ -151,6 +156,13 @@ function parseSync(flags: FlagValues): Arguments {
   const stepThreshold = flags.seconds("step-threshold", true);
   if (stepThreshold !== undefined && stepThreshold > PANIC_THRESHOLD_SECONDS) {
     throw flags.bad("step-threshold", `at most ${PANIC_THRESHOLD_SECONDS} seconds`);
+  }
+  if (flags.isOn("set") && flags.text("refclock") !== undefined) {
+    throw new UsageError(
+      "cannot use --refclock with --set: chronyd and tsync would both steer the system clock; " +
+        "leave out one of the two",
+      "sync",
+    );
   }
   return {
     command: "sync",
@@ -167,6 +179,7 @@ function parseSync(flags: FlagValues): Arguments {
     watch: flags.isOn("watch"),
     set: flags.isOn("set") ? { stepThreshold } : null,
     maxOffset: flags.seconds("max-offset", true),
+    refclock: flags.absolutePath("refclock"),
     ca: flags.text("ca"),
     key: flags.key(),
     quiet: flags.isOn("quiet"),
@@ -273,6 +286,13 @@ class FlagValues {
     } catch {
       throw this.bad(name, "PORT, ADDR:PORT or [IPv6]:PORT, with a port from 0 to 65535");
     }
+  }
+
+  /** A path that means the same to another program. */
+  absolutePath(name: string): string | undefined {
+    const text = this.text(name);
+    if (text === undefined || text.startsWith("/")) return text;
+    throw this.bad(name, "an absolute path");
   }
 
   hosts(name: string): readonly string[] {

@@ -168,6 +168,11 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
         help: `step the clock beyond S seconds, slew it below (default: ${STEP_THRESHOLD_SECONDS})`,
       },
       {
+        name: "refclock",
+        value: "SOCKET",
+        help: "feed chronyd through its SOCK reference clock, with --watch, not with --set",
+      },
+      {
         name: "max-offset",
         value: "S",
         help: "exit 3 unless |offset| + error bound is at most S seconds",

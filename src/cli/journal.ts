@@ -23,6 +23,8 @@ export class Journal {
   /** When the last fix before that was. */
   #fixed: number | null = null;
   #isSlewing = false;
+  /** Was the local clock disturbed before the last poll? */
+  #isDisturbed = false;
 
   /**
    * @param isSetting Is the system clock corrected? Then it is also said that it has a fix at last.
@@ -48,7 +50,12 @@ export class Journal {
   notes({ fix, news, correction, isContested }: Update): string[] {
     const notes = describeDuplicates(fix).filter((sentence) => this.#isNew(sentence));
     if (isContested && this.#isNew(CONTESTED)) notes.push(CONTESTED);
-    if (news === "disturbed") notes.push("the local clock was set, or the machine slept");
+    // chronyd slews fast enough for it to look so, for many polls.
+    const isDisturbed = news === "disturbed";
+    if (isDisturbed && !this.#isDisturbed) {
+      notes.push("the local clock was set, or the machine slept");
+    }
+    this.#isDisturbed = isDisturbed;
     if (fix.synchronised) notes.push(...this.#recovery());
     if (correction === null || correction.action === "refused") return notes;
     const { action, offset } = correction;

@@ -26,6 +26,8 @@ export interface PanelState {
   readonly update: Update | null;
   /** What was done to the system clock, in words. */
   readonly note: string | null;
+  /** Is chronyd fed, in words; `null` if it is not to be. */
+  readonly feed: string | null;
   /** The kept clock's time now; `null` if it is not valid. */
   readonly now: SyncedTime | null;
   /** How far the system clock is from the kept one now; `null` if that is not valid. */
@@ -50,7 +52,7 @@ const COLORS: Readonly<Record<State, (text: string) => string>> = {
 
 /** The panel's lines, none wider than `columns`. */
 export function panel(state: PanelState, columns: number): string[] {
-  const { update, note, now, clock, left, history } = state;
+  const { update, note, feed, now, clock, left, history } = state;
   const rows: [string, string, ((text: string) => string)?][] = [];
   const kept = update?.state ?? "synchronising";
   rows.push(["state", kept, COLORS[kept]]);
@@ -82,6 +84,7 @@ export function panel(state: PanelState, columns: number): string[] {
     if (NEWS[update.news] !== "") rows.push(["", NEWS[update.news], yellow]);
   }
   if (note !== null) rows.push(["system clock", note.replace(/^the system clock /, "")]);
+  if (feed !== null) rows.push(["chronyd", feed]);
   const space = columns - LABEL;
   if (history.length > 1 && space >= 8) {
     const shown = history.slice(-Math.min(space, MAX_HISTORY));

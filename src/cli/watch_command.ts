@@ -13,6 +13,7 @@ import { serviceManager } from "./environment.ts";
 import { EXIT } from "./flags.ts";
 import { Journal } from "./journal.ts";
 import { MAX_HISTORY, panel } from "./panel.ts";
+import type { RefclockFeed } from "./refclock.ts";
 import {
   describeCorrection,
   describeFix,
@@ -45,7 +46,13 @@ export async function runWatch(
     corrector: corrector ?? undefined,
   });
   const journal = new Journal(corrector !== null);
-  let screen = isTerminal && !json && !quiet ? new Screen(watch) : null;
+  const tell = (sentence: string, isError: boolean) => {
+    if (screen === null && (isError || !quiet)) console.error(`tsync: ${sentence}`);
+  };
+  const feed = args.refclock === undefined
+    ? null
+    : new (await import("./refclock.ts")).RefclockFeed(args.refclock, watch.clock, tell);
+  let screen = isTerminal && !json && !quiet ? new Screen(watch, feed) : null;
   /** Ctrl-Z: the shell has the terminal until it says `fg`. */
   const onStop = () => {
     screen?.end();
@@ -66,6 +73,7 @@ export async function runWatch(
     for await (const { fix, ...rest } of watch) {
       const update = { ...rest, fix: withHints(fix) };
       if (update.fix.synchronised) last = update;
+      feed?.update(update);
       const { correction } = update;
       const errors = journal.errors(update);
       const notes = journal.notes(update);
@@ -93,12 +101,14 @@ export async function runWatch(
       return EXIT.offsetTooLarge;
     }
   } finally {
+    feed?.stop();
     manager?.stopping();
     screen?.end();
     for (const signal of signals) Deno.removeSignalListener(signal, onSignal);
     Deno.removeSignalListener("SIGTSTP", onStop);
   }
   if (screen !== null && last !== null) print(describeFix(last.fix));
+  if (screen !== null && feed?.suggestion) console.error(`tsync: ${feed.suggestion}`);
   if (last !== null) return EXIT.ok;
   console.error("tsync: interrupted before a fix");
   return EXIT.interrupted;
@@ -116,6 +126,7 @@ const FRAME_MS = 100;
 /** The panel, on the terminal's alternate screen. */
 class Screen {
   readonly #watch: Watch;
+  readonly #feed: RefclockFeed | null;
   #timer: ReturnType<typeof setInterval> | null = null;
   readonly #history: number[] = [];
   #update: Update | null = null;
@@ -123,8 +134,9 @@ class Screen {
   /** When the next poll is due: `performance.now()`. */
   #next = 0;
 
-  constructor(watch: Watch) {
+  constructor(watch: Watch, feed: RefclockFeed | null) {
     this.#watch = watch;
+    this.#feed = feed;
   }
 
   /** Switches to the alternate screen and hides the cursor. */
@@ -162,6 +174,7 @@ class Screen {
     const lines = panel({
       update: this.#update,
       note: this.#note,
+      feed: this.#feed?.status ?? null,
       now: this.#watch.clock.now(true),
       clock: this.#watch.clock.systemOffset(),
       left: (this.#next - performance.now()) / 1000,

@@ -23,6 +23,8 @@ export interface SyncedTime {
 
 /** How far the system clock is from a {@linkcode SyncedClock}, at one moment. */
 export interface ClockOffset {
+  /** What the system clock showed then: nanoseconds since the Unix epoch. */
+  readonly localTime: bigint;
   /** Seconds to add to the system clock for the likely time. */
   readonly offset: number;
   /** Seconds by which that can be wrong, at most. */
@@ -137,6 +139,7 @@ export class SyncedClock {
     const { frequency, frequencyBound } = this.#estimate;
     const own = this.#clock.state()?.frequency ?? 0;
     return {
+      localTime: now.realtime,
       offset: Number(offset + now.monotonic - now.realtime) / 1e9,
       errorBound: Number(width + now.error) / 1e9,
       frequency: frequency - own,

@@ -82,9 +82,11 @@ export const EPOLLIN = 1;
 export const EPOLLOUT = 4;
 
 export const EPERM = 1;
+export const ENOENT = 2;
 export const EINTR = 4;
 export const EAGAIN = 11;
 export const ENOMEM = 12;
+export const EACCES = 13;
 export const EEXIST = 17;
 export const EINVAL = 22;
 export const ENAMETOOLONG = 36;
