@@ -23,6 +23,7 @@ import { judgeReply } from "../ntp/validation.ts";
 import { Deadline, sleep } from "./deadline.ts";
 import { type Failure, failureOf, RejectedReply } from "./failure.ts";
 import { PACING, type Pacing } from "./pacing.ts";
+import { FAR_SECONDS } from "./pipeline.ts";
 import { nextStep, type Samples, type Step } from "./plan.ts";
 
 /** Whom to measure, and how. */
@@ -96,6 +97,8 @@ class Burst {
   readonly #pacing: Pacing;
   readonly #start: CrossTimestamp;
   readonly #exchanges: Exchange[] = [];
+  /** Those of them that count beside those that are wanted. */
+  #extra = 0;
   /** Exchanges of which the kernel took T4. */
   #stamped = 0;
   /** The address that the exchanges were with. */
@@ -168,7 +171,10 @@ class Burst {
         const step = this.#nextStep();
         if (step.wanted === 0) break;
         const { exchange, by } = await this.#exchange(step);
-        if (warmUps-- > 0 && !conversation.isFar) continue;
+        if (warmUps-- > 0 && !conversation.isFar) {
+          if (!this.#counts(exchange)) continue;
+          this.#extra++;
+        }
         this.#exchanges.push(exchange);
         if (by === "kernel") this.#stamped++;
         const { wanted } = this.#nextStep();
@@ -184,7 +190,14 @@ class Burst {
   }
 
   #nextStep(): Step {
-    return nextStep(this.#options.samples, this.conversation, this.#exchanges);
+    const wanted = this.#exchanges.slice(this.#extra);
+    return nextStep(this.#options.samples, this.conversation, wanted);
+  }
+
+  /** Does one to warm up count beside those that are wanted? On a slow path it is as good as they. */
+  #counts({ t1, t4 }: Exchange): boolean {
+    const { mayGrow, far } = this.#options.samples;
+    return mayGrow && far === null && Number(t4 - t1) > FAR_SECONDS * 1e9;
   }
 
   /** @throws {RejectedReply} if the reply is not to be believed. */
@@ -192,7 +205,7 @@ class Burst {
     const { nonce, departed, arrived, by } = await this.conversation.exchange(step);
     const { address, reply } = this.conversation;
     // All are with one address: another may be another machine, with another clock.
-    if (address !== this.#measured) this.#exchanges.length = this.#stamped = 0;
+    if (address !== this.#measured) this.#exchanges.length = this.#extra = this.#stamped = 0;
     this.#measured = address;
     const { packet, rejection } = judgeReply(reply, nonce, this.#options.key);
     if (rejection !== null) throw new RejectedReply(rejection, packet);

@@ -17,7 +17,7 @@ import type { Progress, Step } from "./plan.ts";
  * The first reply alone may be late because a program has just woken, or because somebody nearby
  * accepts connections for a server far away: then the second decides.
  */
-const FAR_SECONDS = 0.005;
+export const FAR_SECONDS = 0.005;
 
 /**
  * Requests that were sent ahead are lost if nothing is heard for so many seconds, or so many times
