@@ -141,16 +141,8 @@ function parseServe(flags: FlagValues): Arguments {
 function parseSync(flags: FlagValues): Arguments {
   if (flags.isOn("help")) return { command: "help", about: "sync" };
   const both = flags.isOn("4") && flags.isOn("6");
-  const needs: readonly (readonly [string, string])[] = [
-    ["interval", "watch"],
-    ["refclock", "watch"],
-    ["step-threshold", "set"],
-    ["keys", "key"],
-    ["key", "keys"],
-  ];
-  for (const [name, needed] of needs) {
-    if (flags.text(name) === undefined || flags.isOn(needed)) continue;
-    if (flags.text(needed) !== undefined) continue;
+  for (const [name, needed] of NEEDS) {
+    if (flags.text(name) === undefined || flags.isGiven(needed)) continue;
     throw new UsageError(`--${name} needs --${needed}`, "sync");
   }
   const stepThreshold = flags.seconds("step-threshold", true);
@@ -185,6 +177,15 @@ function parseSync(flags: FlagValues): Arguments {
     quiet: flags.isOn("quiet"),
   };
 }
+
+/** Flags of sync that are of no use without another. */
+const NEEDS = [
+  ["interval", "watch"],
+  ["refclock", "watch"],
+  ["step-threshold", "set"],
+  ["keys", "key"],
+  ["key", "keys"],
+] as const;
 
 const TIMESTAMPS: readonly Timestamps[] = ["auto", "kernel", "user"];
 
@@ -222,6 +223,10 @@ class FlagValues {
 
   isOn(name: string): boolean {
     return this.#on.has(name);
+  }
+
+  isGiven(name: string): boolean {
+    return this.isOn(name) || this.text(name) !== undefined;
   }
 
   texts(name: string): readonly string[] {

@@ -64,12 +64,8 @@ export async function runSync(
   if (setter?.isKeptByOther && !args.quiet) console.error(`tsync: ${OTHERS}`);
   const corrector = setter && new Corrector(setter, args.set!.stepThreshold);
   if (args.watch) {
-    return await (await import("./watch_command.ts")).runWatch(
-      { ...args, options },
-      ca,
-      key,
-      corrector,
-    );
+    const { runWatch } = await import("./watch_command.ts");
+    return await runWatch({ ...args, options }, ca, key, corrector);
   }
   const interrupt = new AbortController();
   const onSignal = () => interrupt.abort();

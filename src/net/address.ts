@@ -85,9 +85,9 @@ export interface ProxyAddress extends SocketAddress {
  */
 export function parseProxy(url: string): ProxyAddress {
   const parts = /^(?:http:\/\/)?(?:(.*)@)?((?:\[[^\]]*\]|[^:@/[\]]+):\d+)\/?$/i.exec(url);
+  const [, user, server = ""] = parts ?? [];
   try {
-    const { hostname, port } = parseServerAddress(`tcp://${parts![2]}`);
-    const user = parts![1];
+    const { hostname, port } = parseServerAddress(`tcp://${server}`);
     return { hostname, port, credentials: user === undefined ? null : encodeCredentials(user) };
   } catch (error) {
     const shown = url.replace(/^(.*\/\/)?.*@/, "$1…@");

@@ -65,7 +65,7 @@ async function reach(
 ): Promise<Connection> {
   try {
     const found = await resolving;
-    if (found.length === 0) throw new Error(`it has no IPv${family} address`);
+    if (found.length === 0) throw new Error(`it has no ${family ? `IPv${family} ` : ""}address`);
     const addresses = found.map((hostname) => ({ hostname, port }));
     return (await connectFirst(network, addresses, clock, timers, signal, true)).connection;
   } catch (error) {
