@@ -124,6 +124,8 @@ function testProgram(program: Program): void {
     const waiting = new Set(await Promise.all(Array.from({ length: 200 }, () => connect(server))));
     const served: Client[] = [];
     for (const client of waiting) client.exchange().then(() => served.push(client), () => {});
+    const few = await server.nextEvent();
+    assertEquals(few, { event: "too-few-files", files: 64, wanted: 10_128 });
     const event = await server.nextEvent();
     assertEquals(event, { event: "accept-failed", error: "Too many open files" });
     let most = 0;
@@ -140,6 +142,22 @@ function testProgram(program: Program): void {
     assert(most <= 64, `${most} were served at once`);
     await assertServes(server.address);
     assertEquals((await server.stop()).code, 0);
+  });
+
+  test("it raises the limit on open files to what --max-clients takes", async () => {
+    if (Deno.build.os !== "linux") return console.log("there is no /proc: not tried");
+    const limited: Program = {
+      ...program,
+      executable: "sh",
+      args: ["-c", 'ulimit -Sn 256; exec "$0" "$@"', program.executable, ...program.args],
+    };
+    await using server = await ServeProcess.start(limited, [...LOOPBACK, "--max-clients", "1000"]);
+    const limits = await Deno.readTextFile(`/proc/${server.pid}/limits`);
+    const soft = Number(/^Max open files +(\d+)/m.exec(limits)![1]);
+    // Deno's own command has raised it before, as far as it goes.
+    if (program.executable === Deno.execPath()) assert(soft >= 1128);
+    else assertEquals(soft, 1128);
+    assertEquals((await server.stop()).log.length, 1, "nothing is said of it");
   });
 
   test("it ends at once though a hundred clients ask without pause", async () => {

@@ -5,7 +5,8 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { openLibc } from "../src/libc/libc.ts";
+import { raiseDescriptorLimit } from "../src/libc/descriptor_limit.ts";
+import { type Libc, openLibc } from "../src/libc/libc.ts";
 import "./libraries.ts";
 import { Random } from "./simulation/random.ts";
 import { RUNTIME_FLAGS } from "../scripts/program.ts";
@@ -26,16 +27,44 @@ Deno.test("openSystemClock() reads libc's clock, which goes on and agrees with D
   assert(state !== null && state.maximumError >= 0);
 });
 
-Deno.test("openSystemClock() reads the structures of C where C puts them", async () => {
+/** Compiles a fake libc, and opens it. */
+async function withFake(
+  source: string,
+  flags: readonly string[],
+  body: (libc: Libc, path: string) => void,
+): Promise<void> {
   const directory = await Deno.makeTempDir();
   try {
-    const library = `${directory}/fake_libc.so`;
-    const args = ["-shared", "-fPIC", "-o", library, "tests/fixtures/fake_libc.c"];
-    const { success } = await new Deno.Command("cc", { args }).output().catch(() => ({
-      success: false,
-    }));
-    if (!success) return console.log("no C compiler here: not tried");
+    const library = `${directory}/fake.so`;
+    const args = ["-shared", "-fPIC", ...flags, "-o", library, `tests/fixtures/${source}`];
+    const output = await new Deno.Command("cc", { args }).output().catch(() => null);
+    if (output === null) return console.log("no C compiler here: not tried");
+    assert(output.success, new TextDecoder().decode(output.stderr));
     using libc = openLibc([library]);
+    body(libc!, library);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+/** macOS's, as {@linkcode withFake}, and what the test does to it. */
+function withDarwin(
+  body: (libc: Libc, symbols: Deno.StaticForeignLibraryInterface<typeof FAKE>) => void,
+): Promise<void> {
+  return withFake("fake_darwin.c", ["-nostdlib", "-ffreestanding"], (libc, path) => {
+    const library = Deno.dlopen(path, FAKE);
+    body(libc, library.symbols);
+    library.close();
+  });
+}
+
+const FAKE = {
+  fake_pass: { parameters: ["i64", "i32"], result: "void" },
+  fake_claim: { parameters: ["i64", "i32"], result: "void" },
+} as const;
+
+Deno.test("openSystemClock() reads the structures of C where C puts them", () =>
+  withFake("fake_libc.c", [], (libc) => {
     const clock = openSystemClock(libc);
     assertEquals(clock.precision, 252e-9); // Its step may have been rounded.
     assertEquals(clock.realtime() / 1_000_000_000n, 1795342503n);
@@ -50,10 +79,56 @@ Deno.test("openSystemClock() reads the structures of C where C puts them", async
       // 50 ppm slow, but with a tick that makes it 100 ppm fast.
       frequency: 50e-6,
     });
-  } finally {
-    await Deno.remove(directory, { recursive: true });
-  }
-});
+  }));
+
+Deno.test("macOS: the monotonic clock stands still while the machine sleeps", () =>
+  withDarwin((libc, { fake_pass }) => {
+    const clock = openSystemClock(libc);
+    // Realtime counts whole microseconds, of which 64 readings need not see one.
+    assertEquals(clock.precision, 1002e-9);
+    const start = crossTimestamp(clock);
+    fake_pass(60_000_000_000n, 0);
+    const awake = crossTimestamp(clock);
+    assertEquals(stepped(start, awake), false, "a minute passes");
+    fake_pass(10_000_000_000n, 1);
+    assertEquals(stepped(awake, crossTimestamp(clock)), true, "it sleeps for ten seconds");
+  }));
+
+Deno.test("macOS: a clock is synchronised only while a program vouches for it", () =>
+  withDarwin((libc, { fake_pass, fake_claim }) => {
+    const clock = openSystemClock(libc);
+    const state = () => {
+      const { synchronised, maximumError } = clock.state()!;
+      return [synchronised, maximumError];
+    };
+    const hour = 3_600_000_000_000n;
+    fake_claim(-1n, 0x40);
+    assertEquals(state(), [false, 16], "as it starts");
+    fake_claim(-1n, 0);
+    assertEquals(state(), [false, 16], "nobody said how wrong it can be, only that it is not");
+    fake_claim(600_000n, 0);
+    assertEquals(state(), [true, 0.6]);
+    fake_pass(hour, 0);
+    assertEquals(state(), [true, 2.4], "grown by 500 ppm, though nothing is slewed");
+    fake_pass(8n * hour, 1);
+    assertEquals(state(), [false, 16], "what was said eight hours ago is worth nothing");
+  }));
+
+for (
+  const [system, withLibc, hard] of [
+    ["Linux", (body: (libc: Libc) => void) => withFake("fake_libc.c", [], body), 4096],
+    ["macOS", (body: (libc: Libc) => void) => withDarwin(body), 10240],
+  ] as const
+) {
+  Deno.test(`${system}: raiseDescriptorLimit() raises the limit as far as it can`, () =>
+    withLibc((libc) => {
+      const soft = raiseDescriptorLimit(1, libc)!;
+      assertEquals(soft, system === "Linux" ? 1024 : 256, "it is not lowered");
+      assertEquals(raiseDescriptorLimit(2000, libc), 2000);
+      assertEquals(raiseDescriptorLimit(1000, libc), 2000);
+      assertEquals(raiseDescriptorLimit(20_000, libc), hard);
+    }));
+}
 
 Deno.test("granularity() is the step in which a clock counts, however long a reading takes", () => {
   // What counters of so many Hz make of moments about 400 ns apart.

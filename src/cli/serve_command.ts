@@ -4,7 +4,9 @@
  * @module
  */
 
+import { raiseDescriptorLimit } from "../libc/descriptor_limit.ts";
 import type { Certificate, Refusal, Server, ServerEvent } from "../mod.ts";
+import { DEFAULT_LIMITS } from "../serve/admission.ts";
 import { serve } from "../serve/server.ts";
 import type { ServeArguments } from "./args.ts";
 import { serviceManager } from "./environment.ts";
@@ -39,12 +41,16 @@ export async function runServe(args: ServeArguments): Promise<number> {
   // closing terminal sends it to end what was started there by hand.
   const hangsUp = tls === undefined && Deno.stdin.isTerminal();
   if (!hangsUp) Deno.addSignalListener("SIGHUP", renew);
+  const { maxClients = DEFAULT_LIMITS.maxClients } = options;
+  const wanted = maxClients + OTHER_FILES;
+  const files = raiseDescriptorLimit(wanted) ?? wanted;
   const manager = await serviceManager((error) => tell({ event: "notification-failed", error }));
   try {
     const starting = serve({ ...options, keys, tls: certificate(), onEvent: tell });
     server = await Promise.race([starting, signalled]) ?? undefined;
     if (server === undefined) return EXIT.ok; // A name was still being looked up.
     manager?.ready();
+    if (files < wanted) tell({ event: "too-few-files", files, wanted });
     await signalled;
     manager?.stopping();
     await server.stop();
@@ -56,6 +62,9 @@ export async function runServe(args: ServeArguments): Promise<number> {
     await lines.end();
   }
 }
+
+/** Files to be open beside the clients' connections: 64 over HTTP, and what the runtime needs. */
+const OTHER_FILES = 128;
 
 /** Lines that may wait until stderr is read; later ones are lost. */
 const MAX_WAITING = 1000;
@@ -114,6 +123,7 @@ class Log {
 type CommandEvent =
   | { readonly event: "renewal-failed"; readonly error: string }
   | { readonly event: "nothing-to-renew" }
+  | { readonly event: "too-few-files"; readonly files: number; readonly wanted: number }
   | { readonly event: "notification-failed"; readonly error: string }
   | { readonly event: "lines-lost"; readonly count: number };
 
@@ -144,6 +154,10 @@ export function logLine(event: LogEvent): string {
       return "SIGHUP ignored: without --tls-cert there is nothing to read again";
     case "notification-failed":
       return event.error;
+    case "too-few-files":
+      return "fewer clients than --max-clients allows can be connected: the limit on open files is " +
+        `${event.files}; raise it to ${event.wanted} (ulimit -n, or LimitNOFILE= for systemd), or ` +
+        "lower --max-clients";
     case "lines-lost":
       return `${event.count} log lines lost here: nobody was reading them`;
     case "stopped":

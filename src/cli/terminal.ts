@@ -4,7 +4,9 @@
  * @module
  */
 
+import { SIGTSTP as SIGTSTP_DARWIN } from "../libc/darwin.ts";
 import { sharedLibc } from "../libc/libc.ts";
+import { SIGTSTP as SIGTSTP_LINUX } from "../libc/structures.ts";
 
 /** Can it show colours, and redraw what was written? */
 export function isDrawable(stream: { isTerminal(): boolean }): boolean {
@@ -13,7 +15,7 @@ export function isDrawable(stream: { isTerminal(): boolean }): boolean {
 }
 
 /** What Ctrl-Z sends. */
-const SIGTSTP = Deno.build.os === "darwin" ? 18 : 20;
+const SIGTSTP = Deno.build.os === "darwin" ? SIGTSTP_DARWIN : SIGTSTP_LINUX;
 
 /** No system's `struct sigaction` has more bytes. All zero, it is the default action. */
 const ACTION_SIZE = 256;

@@ -8,6 +8,7 @@
 
 import { SECOND } from "../ntp/timestamp.ts";
 import type { Clock, ClockState, Timers } from "./clock.ts";
+import { CLOCK_UPTIME_RAW, isDarwin } from "../libc/darwin.ts";
 import { type Libc, LIBC_PATHS, sharedLibc } from "../libc/libc.ts";
 import {
   CLOCK_MONOTONIC_RAW,
@@ -24,6 +25,16 @@ import {
 
 /** Microseconds that the kernel adds to `maxerror` each second (MAXFREQ of linux/timex.h). */
 const ERROR_GROWTH_US = 500n;
+
+/**
+ * Microseconds at which Linux stops `maxerror` and calls the clock unsynchronised: MAXDISP of RFC
+ * 5905, section 7.2. macOS does neither. There `maxerror` grows by what has passed since 1970 before
+ * anybody has set it, and so is beyond this at once.
+ */
+const MAXDISP_US = 16_000_000n;
+
+/** More than a `struct ntptimeval` has on macOS. */
+const NTPTIMEVAL_WORDS = 8;
 
 /** The most that a clock may be wrong for NTP to follow it: MAXDIST, in seconds (RFC 5905, section 7.2). */
 const UNKNOWN_ERROR_SECONDS = 1;
@@ -65,25 +76,35 @@ export function openSystemClock(libc: Libc | null = sharedLibc()): Clock {
   };
 }
 
-/** Readings from which a clock's step is measured: enough for some distances to differ by one step. */
-const READINGS = 65;
+/** Changes of a clock from which its step is measured: enough for some to differ by one step. */
+const CHANGES = 64;
+
+/** The most readings that this takes: of a clock of microseconds, dozens are the same. */
+const MAX_READINGS = 100_000;
 
 function libcClock(libc: Libc): Clock {
+  const monotonic = isDarwin(libc) ? CLOCK_UPTIME_RAW : CLOCK_MONOTONIC_RAW;
   const timespec = new BigInt64Array(2);
   const read = (id: number): bigint => {
     libc.clock_gettime(id, timespec);
     return timespec[0]! * SECOND + timespec[1]!;
   };
-  const step = (id: number) =>
-    Number(granularity(Array.from({ length: READINGS }, () => read(id)))) / 1e9;
+  const step = (id: number) => {
+    const readings = [read(id)];
+    for (let i = 0; i < MAX_READINGS && readings.length <= CHANGES; i++) {
+      const reading = read(id);
+      if (reading !== readings.at(-1)) readings.push(reading);
+    }
+    return Number(granularity(readings)) / 1e9;
+  };
   let precision: number | undefined;
   return {
     realtime: () => read(CLOCK_REALTIME),
-    monotonic: () => read(CLOCK_MONOTONIC_RAW),
+    monotonic: () => read(monotonic),
     state: () => readState(libc),
     // Measured only when it is first asked for: that takes a moment.
     get precision() {
-      return precision ??= Math.max(step(CLOCK_MONOTONIC_RAW), step(CLOCK_REALTIME));
+      return precision ??= Math.max(step(monotonic), step(CLOCK_REALTIME));
     },
   };
 }
@@ -91,6 +112,8 @@ function libcClock(libc: Libc): Clock {
 /** Only reads: `modes`, the first word, is 0. */
 function readState(libc: Libc): ClockState | null {
   const kernel = new BigInt64Array(timex.words);
+  // On macOS `maxerror` stands still while nothing is slewed, unless this has it brought up to date.
+  if (isDarwin(libc)) libc.ntp_gettime(new BigInt64Array(NTPTIMEVAL_WORDS));
   const state = libc.ntp_adjtime(kernel);
   return state < 0 ? null : decodeTimex(kernel, state);
 }
@@ -104,7 +127,7 @@ export function decodeTimex(kernel: BigInt64Array, state: number): ClockState {
   const status = Number(kernel[timex.status]! & 0xffff_ffffn);
   const [maxError, estError] = [kernel[timex.maxerror]!, kernel[timex.esterror]!];
   return {
-    synchronised: state !== TIME_ERROR && (status & STA_UNSYNC) === 0,
+    synchronised: state !== TIME_ERROR && (status & STA_UNSYNC) === 0 && maxError < MAXDISP_US,
     leap: status & STA_INS ? "insert" : status & STA_DEL ? "delete" : "none",
     maximumError: maximumError(maxError, estError, status) +
       Math.abs(Number(kernel[timex.offset])) / (status & STA_NANO ? 1e9 : 1e6),
@@ -123,7 +146,7 @@ export function decodeTimex(kernel: BigInt64Array, state: number): ClockState {
  * @returns Seconds.
  */
 function maximumError(maxError: bigint, estError: bigint, status: number): number {
-  const claim = Number(maxError) / 1e6;
+  const claim = Number(maxError < MAXDISP_US ? maxError : MAXDISP_US) / 1e6;
   const claimsNone = (status & STA_PLL) !== 0 && estError === 0n &&
     maxError % ERROR_GROWTH_US === 0n;
   return claimsNone || estError > maxError ? Math.max(claim, UNKNOWN_ERROR_SECONDS) : claim;

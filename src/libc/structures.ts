@@ -1,8 +1,8 @@
 /**
  * Names, sizes, offsets and values from sys/socket.h, netinet/in.h,
- * netinet/tcp.h, sys/un.h, sys/epoll.h, bits/types/struct_*.h and errno.h on
- * 64-bit Linux. All but one are the same on x86-64 and arm64. A test checks them
- * against a C compiler.
+ * netinet/tcp.h, sys/un.h, sys/epoll.h, sys/resource.h, signal.h,
+ * bits/types/struct_*.h and errno.h on 64-bit Linux. All but one are the same on
+ * x86-64 and arm64. A test checks them against a C compiler.
  *
  * @module
  */
@@ -80,6 +80,10 @@ export const EPOLL_CTL_DEL = 2;
 export const EPOLL_CTL_MOD = 3;
 export const EPOLLIN = 1;
 export const EPOLLOUT = 4;
+
+export const RLIMIT_NOFILE = 7;
+
+export const SIGTSTP = 20;
 
 export const EPERM = 1;
 export const ENOENT = 2;

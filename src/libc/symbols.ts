@@ -12,12 +12,17 @@ export const SYMBOLS = {
   clock_settime: { parameters: ["i32", "buffer"], result: "i32" },
   adjtime: { parameters: ["buffer", "usize"], result: "i32" },
   ntp_adjtime: { parameters: ["buffer"], result: "i32" },
+  ntp_gettime: { parameters: ["buffer"], result: "i32" },
   // The address of errno, on Linux and on macOS.
   __errno_location: { parameters: [], result: "usize" },
   __error: { parameters: [], result: "usize" },
   // Reads memory at an address, and tells the address of a buffer. Deno's own functions for these
   // need permission for every library.
   memcpy: { parameters: ["buffer", "usize", "usize"], result: "usize" },
+  // Limits. Only macOS has the last.
+  getrlimit: { parameters: ["i32", "buffer"], result: "i32" },
+  setrlimit: { parameters: ["i32", "buffer"], result: "i32" },
+  sysctlbyname: { parameters: ["buffer", "buffer", "buffer", "usize", "usize"], result: "i32" },
   // Terminal.
   sigaction: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   raise: { parameters: ["i32"], result: "i32" },

@@ -1,7 +1,7 @@
 /**
  * What libc's functions for clocks take: names, offsets and values from time.h,
  * sys/timex.h and linux/timex.h. All are the same on 64-bit Linux and macOS; a
- * test checks them against a C compiler.
+ * test checks them against the headers of both.
  *
  * @module
  */

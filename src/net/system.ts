@@ -37,8 +37,8 @@ export const systemNetwork: Network = {
   },
   listen(address, certificate) {
     return certificate === undefined
-      ? new DenoListener("tcp", Deno.listen({ ...address, ...WITH_BACKLOG }))
-      : TlsListener.listen(address, certificate);
+      ? new DenoListener("tcp", () => Deno.listen({ ...address, ...WITH_BACKLOG }))
+      : new TlsListener(address, certificate);
   },
   bind(transport, address) {
     const libc = linuxLibc();

@@ -98,7 +98,7 @@ function listenError(error: unknown, where: string, option: OptionName): Error {
   }
   if (error instanceof Deno.errors.PermissionDenied) {
     const why = "permission denied; ports below 1024 need a privilege " +
-      "(setcap cap_net_bind_service+ep, or root)";
+      (Deno.build.os === "linux" ? "(setcap cap_net_bind_service+ep, or root)" : "(root)");
     return new OptionError(`${what}: ${why}`, option, cause);
   }
   if (error instanceof Deno.errors.AddrNotAvailable) {

@@ -19,59 +19,83 @@ export const awaitingReply = new BusyPoll(30e-6);
 /** For about as long as a client on a fast network takes until its next request. */
 const awaitingRequest = new BusyPoll(100e-6);
 
-export class DenoListener<T extends Deno.Listener> implements Listener {
+export class DenoListener implements Listener {
   readonly address: SocketAddress;
-  protected closed = false;
+  /** `null`: the next `accept` opens it. */
+  protected listener: Deno.Listener | null;
+  #closed = false;
 
-  constructor(readonly transport: "tcp" | "tls", protected listener: T) {
-    const { hostname, port } = listener.addr as Deno.NetAddr;
+  constructor(readonly transport: "tcp" | "tls", protected open: () => Deno.Listener) {
+    this.listener = open();
+    const { hostname, port } = this.listener.addr as Deno.NetAddr;
     this.address = { hostname, port };
   }
 
   async accept(): Promise<Connection | null> {
-    const { listener } = this;
+    if (this.#closed) return null;
+    const listener = this.listener ??= this.open();
     try {
       return new DenoConnection(
         await listener.accept() as Deno.TcpConn | Deno.TlsConn,
         awaitingRequest,
       );
     } catch (error) {
-      if (this.closed) return null;
       if (listener !== this.listener) return this.accept(); // It was replaced.
+      if (this.#closed) return null;
       throw error;
     }
   }
 
   close(): void {
-    this.closed = true;
-    this.listener.close();
+    this.#closed = true;
+    this.listener?.close();
   }
 }
 
-export class TlsListener extends DenoListener<Deno.TlsListener> {
-  static listen(address: SocketAddress, certificate: Certificate): TlsListener {
-    // `reusePort` lets a successor share the port; make sure that no other program has it.
-    Deno.listen({ ...address }).close();
-    return new TlsListener("tls", TlsListener.#open(address, certificate));
-  }
+/** Whether two listeners can have one port. Deno gives SO_REUSEPORT to Linux only. */
+const PORTS_ARE_SHARED = Deno.build.os === "linux";
 
-  static #open(address: SocketAddress, certificate: Certificate): Deno.TlsListener {
-    refuseEncrypted(certificate);
-    const { cert, key } = certificate;
-    try {
-      const listener = Deno.listenTls({ ...address, ...WITH_BACKLOG, cert, key, reusePort: true });
-      setNoDelay(listener.addr);
-      return listener;
-    } catch (error) {
-      throw certificateError(error);
-    }
+export class TlsListener extends DenoListener {
+  readonly #isShared: boolean;
+
+  /** @param isShared Whether a successor can share the port. Default: as the system does it. */
+  constructor(address: SocketAddress, certificate: Certificate, isShared = PORTS_ARE_SHARED) {
+    // Where others could share the port too, make sure that none has it.
+    if (isShared) Deno.listen({ ...address }).close();
+    super("tls", () => listenTls(address, certificate, isShared));
+    this.#isShared = isShared;
   }
 
   /** Replaces the listener, since Deno's cannot change its certificate. */
   renew(certificate: Certificate): void {
     const old = this.listener;
-    this.listener = TlsListener.#open(this.address, certificate);
-    old.close();
+    const open = () => listenTls(this.address, certificate, this.#isShared);
+    if (this.#isShared) {
+      this.listener = open();
+    } else {
+      // The port is free again only when a pending `accept` has ended. Whether the certificate can
+      // be used is to be known before.
+      listenTls({ ...this.address, port: 0 }, certificate, false).close();
+      this.listener = null;
+    }
+    this.open = open;
+    old?.close();
+  }
+}
+
+function listenTls(
+  address: SocketAddress,
+  certificate: Certificate,
+  reusePort: boolean,
+): Deno.TlsListener {
+  refuseEncrypted(certificate);
+  const { cert, key } = certificate;
+  try {
+    const listener = Deno.listenTls({ ...address, ...WITH_BACKLOG, cert, key, reusePort });
+    setNoDelay(listener.addr);
+    return listener;
+  } catch (error) {
+    throw certificateError(error);
   }
 }
 
