@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# tsync on arm64: from source, under Debian's arm64 kernels, in QEMU. Made from npm's and Debian's
+# packages alone. Emulation is slow: the tests take an hour, the rest some minutes. Root.
+#
+#   tests/arm64/run.sh PAGES try                the program, by itself and with this machine's
+#   tests/arm64/run.sh PAGES test [FILES...]    the tests (default: all)
+#   tests/arm64/run.sh PAGES shell              a shell
+#
+# PAGES  4k or 16k: the kernel's pages
+# ARM64  where Debian and Deno are kept (default: /var/tmp/tsync-arm64)
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+arm=${ARM64:-/var/tmp/tsync-arm64}
+deno_version=2.9.6
+pages=${1:-} job=${2:-}
+if ! [[ $pages =~ ^(4|16)k$ && $job =~ ^(try|test|shell)$ ]]; then
+  echo 'usage: run.sh 4k|16k try|test|shell [FILES...]' >&2
+  exit 2
+fi
+shift 2
+mkdir -p "$arm"
+
+deno() {
+  npx -y "deno@$deno_version" "$@"
+}
+
+need() {
+  local missing=
+  command -v qemu-system-aarch64 >/dev/null || missing+=' qemu-system-arm'
+  command -v mmdebstrap >/dev/null || missing+=' mmdebstrap'
+  command -v cpio >/dev/null || missing+=' cpio'
+  [[ -n $missing ]] || return 0
+  apt-get update -qq
+  # shellcheck disable=SC2086 # names of packages
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+}
+
+# $arm/tree: Debian's packages, unpacked but not installed, and Deno.
+make_tree() {
+  [[ ! -d $arm/tree ]] || return 0
+  rm -rf "$arm/new"
+  mmdebstrap --quiet --architectures=arm64 --variant=extract \
+    --include=busybox-static,libc6,libgcc-s1 \
+    --include=linux-image-arm64,linux-image-arm64-16k trixie "$arm/new"
+  npm pack --silent --pack-destination "$arm" "@deno/linux-arm64-glibc@$deno_version" >/dev/null
+  tar -xzf "$arm/deno-linux-arm64-glibc-$deno_version.tgz" -C "$arm/new/usr/bin" \
+    --strip-components=1 package/deno
+  mv "$arm/new" "$arm/tree"
+}
+
+# The file system of the machine, which all fits into memory: what is needed of the tree, this
+# repository, and npm's packages as Deno keeps them.
+make_initramfs() {
+  local root=$arm/root kernel=$1
+  rm -rf "$root"
+  mkdir -p "$root"/{proc,sys,dev,tmp,root,etc,usr/bin,usr/lib/modules,tsync,cache}
+  for folder in bin sbin lib; do ln -s "usr/$folder" "$root/$folder"; done
+  ln -s bin "$root/usr/sbin"
+  cp -a "$arm"/tree/usr/lib/{aarch64-linux-gnu,ld-linux-aarch64.so.1} "$root/usr/lib/"
+  cp -a "$arm"/tree/usr/bin/{busybox,deno} "$root/usr/bin/"
+  local module
+  while IFS= read -r module; do
+    xz -dc "$module" >"$root/usr/lib/modules/$(basename "${module%.xz}")"
+  done < <(find "$arm/tree/usr/lib/modules/$kernel" -name 'failover.ko*' -o -name 'net_failover.ko*' \
+    -o -name 'virtio_net.ko*')
+  git archive HEAD | tar -x -C "$root/tsync"
+  DENO_DIR=$arm/cache deno cache -q --import-map=scripts/std_npm.json main.ts tests/*.ts
+  cp -a "$arm/cache/npm" "$root/cache/"
+  printf 'root:x:0:0::/root:/bin/sh\n' >"$root/etc/passwd"
+  printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"
+  cp tests/arm64/init.sh "$root/init"
+  (cd "$root" && find . | cpio --quiet -o -H newc) >"$arm/initramfs"
+}
+
+need
+make_tree
+kernel=$(basename "$arm"/tree/boot/vmlinuz-*"$([[ $pages == 16k ]] && echo -16k || echo arm64)")
+kernel=${kernel#vmlinuz-}
+make_initramfs "$kernel"
+server=
+if [[ $job == try ]]; then
+  # A server here, which the guest asks at 10.0.2.2; and the guest's is asked from here.
+  deno run --import-map=scripts/std_npm.json -A main.ts \
+    serve --host 127.0.0.1 --port 10185 --udp-port 10186 2>"$arm/server" &
+  server=$!
+  trap 'kill $server' EXIT
+fi
+qemu-system-aarch64 -machine virt -cpu max -accel tcg,thread=multi -smp 2 -m 3072 -nodefaults \
+  -nographic -serial stdio -no-reboot \
+  -nic user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:10187-:10085,hostfwd=udp:127.0.0.1:10188-:10123 \
+  -kernel "$arm/tree/boot/vmlinuz-$kernel" -initrd "$arm/initramfs" \
+  -append "console=ttyAMA0 quiet panic=-1 job=$job files=$(IFS=,; echo "$*")" |
+  tee "$arm/console-$pages-$job" | while IFS= read -r line; do
+    line=${line%$'\r'}
+    printf '%s\n' "$line"
+    # The guest's server is up: ask it.
+    if [[ $line == 'ask me' ]]; then
+      for ask in 127.0.0.1:10187 ntp://127.0.0.1:10188; do
+        deno run --import-map=scripts/std_npm.json -A main.ts sync "$ask" </dev/null || true
+      done
+    fi
+  done
+grep -q '^status 0' "$arm/console-$pages-$job"
