@@ -12,6 +12,7 @@
  * @module
  */
 
+import { benchFar } from "./far.ts";
 import { sync } from "../../src/mod.ts";
 import { SECOND } from "../../src/ntp/timestamp.ts";
 import { Admission } from "../../src/serve/admission.ts";
@@ -61,6 +62,7 @@ async function main(): Promise<void> {
     await Deno.remove(directory, { recursive: true });
   }
   await benchNtp(program);
+  await benchFar(program);
 }
 
 /** A server that sleeps until it is asked: the client, here, lets 20 ms pass before each exchange. */

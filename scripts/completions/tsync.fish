@@ -24,7 +24,7 @@ complete -c tsync -n '__fish_seen_subcommand_from serve' -l http-host -x -d 'hos
 complete -c tsync -n '__fish_seen_subcommand_from serve' -l log -x -a 'json text' -d 'log format on stderr: json or text (default: text)'
 complete -c tsync -n '__fish_seen_subcommand_from serve' -l help -d 'show this help'
 complete -c tsync -n __fish_use_subcommand -a sync -d 'Measure how far the local clock is from the servers\'.'
-complete -c tsync -n '__fish_seen_subcommand_from sync' -l samples -x -d 'exchanges per server (default: 16; ntp:// 4, 2 s apart)'
+complete -c tsync -n '__fish_seen_subcommand_from sync' -l samples -x -d 'exchanges per server (default: 16, on a long path 32; ntp:// 4, 2 s apart)'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l timeout -x -d 'seconds per server; what it has answered by then counts (default: 5)'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l json -d 'print one JSON object per fix'
 complete -c tsync -n '__fish_seen_subcommand_from sync' -l watch -d 'keep a synchronised clock running, and show it, until interrupted'

@@ -139,8 +139,8 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
       {
         name: "samples",
         value: "N",
-        help:
-          `exchanges per server (default: ${PACING.tcp.samples}; ntp:// ${PACING.ntp.samples}, ` +
+        help: `exchanges per server (default: ${PACING.tcp.samples}, on a long path ` +
+          `${PACING.tcp.farSamples}; ntp:// ${PACING.ntp.samples}, ` +
           `${PACING.ntp.spacingSeconds} s apart)`,
       },
       {
