@@ -8,7 +8,7 @@ import { raiseDescriptorLimit } from "../libc/descriptor_limit.ts";
 import type { Certificate, Refusal, Server, ServerEvent } from "../mod.ts";
 import { DEFAULT_LIMITS } from "../serve/admission.ts";
 import { serve } from "../serve/server.ts";
-import type { ServeArguments } from "./args.ts";
+import type { ServeArguments } from "./command_line.ts";
 import { serviceManager } from "./environment.ts";
 import { mayReadFiles, readFile } from "./files.ts";
 import { EXIT } from "./flags.ts";

@@ -8,7 +8,7 @@ import { withHints } from "./hints.ts";
 import { setColorEnabled } from "@std/fmt/colors";
 import type { Corrector, MessageKey, Update } from "../mod.ts";
 import { Watch } from "../sync/watch.ts";
-import type { SyncArguments } from "./args.ts";
+import type { SyncArguments } from "./command_line.ts";
 import { serviceManager } from "./environment.ts";
 import { EXIT } from "./flags.ts";
 import { Journal } from "./journal.ts";
