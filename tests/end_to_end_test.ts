@@ -123,7 +123,7 @@ function testProgram(program: Program): void {
     assertEquals(stdout, "");
     assertMatch(
       stderr,
-      /no majority of the servers agrees: 127\S+ says .*; 127\S+ says \+(9\.9999|10\.0000)\d+ s ± /,
+      /no majority of the servers agrees: 127\S+ says .*; 127\S+ says \+(9\.9|10\.0)\d* s ± /,
     );
   });
 
