@@ -258,7 +258,7 @@ function testProgram(program: Program): void {
       setTimeout(() => Deno.kill(server.pid, "SIGCONT"), 300);
     });
     await assertServes(proxy.address);
-    assertEquals(exchanges, 17);
+    assert(exchanges >= 17, `${exchanges} exchanges`);
   });
 
   test("a server killed in mid-measurement leaves a fix from what it had answered", async () => {

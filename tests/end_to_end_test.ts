@@ -181,7 +181,9 @@ function testProgram(program: Program): void {
       await tsync("sync", "--quiet", server.address);
       const { code, log } = await server.stop(signal);
       assertEquals(code, 0);
-      assertEquals(log.at(-1), { event: "stopped", connections: 2, replies: 17 });
+      const { replies, ...stopped } = log.at(-1) as { replies: number };
+      assertEquals(stopped, { event: "stopped", connections: 2 } as unknown);
+      assert(replies >= 17, "more, if the machine is slow");
     });
   }
 

@@ -30,9 +30,9 @@ const EINVAL = 22;
 
 const NAMES = [
   ...["time", "ahead", "sets", "slews", "slewed", "writes", "offset", "freq", "maxerror"],
-  ...["esterror", "status", "constant"],
+  ...["esterror", "status", "constant", "tick"],
 ] as const;
-const STA = { PLL: 0x01, INS: 0x10, UNSYNC: 0x40, FREQHOLD: 0x80, NANO: 0x2000 };
+const STA = { PLL: 0x01, INS: 0x10, DEL: 0x20, UNSYNC: 0x40, FREQHOLD: 0x80, NANO: 0x2000 };
 
 /** The fake's side of it. */
 interface Fake {
@@ -41,6 +41,8 @@ interface Fake {
   readonly fail: (error: number) => void;
   /** What another program does. */
   readonly disturb: (freq: bigint, status: number, tick: bigint) => void;
+  /** What it, or the kernel itself, makes of the errors, in microseconds. */
+  readonly err: (maximum: bigint, estimated: bigint) => void;
 }
 
 /** Compiles the fake, and opens it from both sides. */
@@ -56,6 +58,7 @@ async function withFake(flags: readonly string[], body: (fake: Fake) => void): P
     const library = Deno.dlopen(path, {
       fake_state: { parameters: ["i32"], result: "i64" },
       fake_failure: { parameters: ["i32"], result: "void" },
+      fake_errors: { parameters: ["i64", "i64"], result: "void" },
       fake_kernel: { parameters: ["i64", "i32", "i64"], result: "void" },
     });
     body({
@@ -63,6 +66,7 @@ async function withFake(flags: readonly string[], body: (fake: Fake) => void): P
       state: (what) => library.symbols.fake_state(NAMES.indexOf(what)),
       fail: (error) => library.symbols.fake_failure(error),
       disturb: (freq, status, tick) => library.symbols.fake_kernel(freq, status, tick),
+      err: (maximum, estimated) => library.symbols.fake_errors(maximum, estimated),
     });
     library.close();
   } finally {
@@ -139,6 +143,7 @@ testBoth("the kernel is told all that it must know to steer", (fake, isLinux) =>
   const { open, state, disturb } = fake;
   using setter = open();
   assertEquals(setter.frequency, 0);
+  setter.slew(50_000_000n);
   assertEquals([setter.gain, setter.steeringSeconds], isLinux ? [1 / 4, 1] : [1 / 16, 4]);
   const error = { maximum: 0.0012345, estimated: 0.0000004 };
   const steering = { phase: -1234.6, frequency: 50e-6, error, leap: "insert" } as const;
@@ -148,6 +153,10 @@ testBoth("the kernel is told all that it must know to steer", (fake, isLinux) =>
     (["offset", "freq", "maxerror", "esterror", "status", "constant"] as const)
       .map((what) => Number(state(what)));
   assertEquals(said(), [-1235, 50 << 16, 1235, 1, steered | STA.INS, 0]);
+  assertEquals(state("slewed"), 0n, "what is left of an earlier slew is not added to it");
+  setter.steer({ ...steering, leap: "delete" });
+  assertEquals(state("status"), BigInt(steered | STA.DEL));
+  assertEquals(state("slews"), 2n, "once is enough");
   assertAlmostEquals(setter.frequency, 50e-6, 1e-11);
 
   // Without an error it is not synchronised; without a frequency that stays as it is.
@@ -167,11 +176,40 @@ testBoth("the kernel is told all that it must know to steer", (fake, isLinux) =>
 
   if (!isLinux) return;
   // chronyd leaves a tick of another length behind.
-  disturb(0n, 0, 10_002n);
-  assertAlmostEquals(setter.frequency, 200e-6, 1e-11);
-  setter.steer({ ...steering, frequency: 150e-6 });
-  assertEquals(state("freq"), BigInt(-50 << 16));
-  assertAlmostEquals(setter.frequency, 150e-6, 1e-11);
+  for (const frequency of [150e-6, null]) {
+    disturb(0n, 0, 10_002n);
+    assertAlmostEquals(setter.frequency, 200e-6, 1e-11);
+    setter.steer({ ...steering, frequency });
+    assertEquals(state("tick"), 10_000n);
+    assertAlmostEquals(setter.frequency, frequency ?? 200e-6, 1e-11);
+  }
+});
+
+testBoth("another program is noticed by the errors that it tells the kernel", (fake) => {
+  using setter = fake.open();
+  const error = { maximum: 0.0012, estimated: 0.00002 };
+  const steering = { phase: 0, frequency: null, error, leap: "none" } as const;
+  const rows: [bigint, bigint, boolean][] = [
+    [1200n, 20n, false],
+    // The kernel itself lets it grow, by so much a second, and forgets both when the clock is set.
+    [1700n, 20n, false],
+    [61_200n, 20n, false],
+    [16_000_000n, 16_000_000n, false],
+    [1200n, 21n, true],
+    [1201n, 20n, true],
+    [700n, 20n, true],
+  ];
+  for (const [maximum, estimated, expected] of rows) {
+    setter.steer(steering);
+    fake.err(maximum, estimated);
+    assertEquals(setter.steer(steering), expected, `${maximum} and ${estimated} µs`);
+  }
+  // Neither who steps the clock nor who has let it go knows what has come of it.
+  setter.step(1000n);
+  assertEquals(setter.steer(steering), false);
+  setter.steer({ ...steering, error: null });
+  fake.err(1n, 1n);
+  assertEquals(setter.steer(steering), false);
 });
 
 testBoth("whoever keeps the clock already is told from a tsync that was killed", (fake) => {
@@ -260,9 +298,19 @@ function targetOf(offset: number, errorBound = 0.001, frequency = 20e-6): Target
     clock: { localTime: 0n, offset, errorBound, frequency: 0, frequencyBound: 15e-6 },
     frequency,
     deviation: { offset: 2500, frequency: 1e-6 },
+    rootDistance: 0,
     leap: "none",
   };
 }
+
+Deno.test("Corrector leaves to who keeps the clock what may be right", () => {
+  const setter = Object.assign(new FakeSetter(), { isKeptByOther: true });
+  const actions = [0.0009, -0.0011, 5].map((offset) =>
+    new Corrector(setter).correct(fixOf(offset)).action
+  );
+  assertEquals(actions, ["none", "slew", "step"]);
+  assertEquals([setter.slews, setter.steps], [[-1_100_000n], [5_000_000_000n]]);
+});
 
 Deno.test("Corrector takes one great step, the first, and no other", () => {
   const setter = new FakeSetter();
@@ -303,13 +351,20 @@ Deno.test("Corrector steers no faster than it should, and says how wrong the clo
   assertEquals(setter.steered.slice(3).map(({ frequency }) => frequency), [null, 21.1e-6]);
   // What is likely cannot be worse than what is possible; and who may be wrong by 16 s knows nothing.
   corrector.steer(targetOf(0, 1e-6));
-  corrector.steer(targetOf(0, 16));
-  const errors = setter.steered.slice(5).map(({ error }) => error);
-  assertEquals(errors, [{ maximum: 1e-6, estimated: 1e-6 }, null]);
+  corrector.steer(targetOf(0, 15.9));
+  corrector.steer({ ...targetOf(0, 1e-6), rootDistance: 0.25 });
+  corrector.steer({ ...targetOf(0, 1e-6), rootDistance: 16 });
+  const errors = setter.steered.splice(5).map(({ error }) => error);
+  assertEquals(errors, [
+    { maximum: 1e-6, estimated: 1e-6 },
+    { maximum: 15.9, estimated: 2.5e-6 },
+    { maximum: 0.250001, estimated: 2.5e-6 },
+    null,
+  ]);
   const nothing = { phase: 0, frequency: null, error: null, leap: "none" } as const;
   corrector.steer(null);
   corrector.steer(null);
-  assertEquals(setter.steered.slice(7), [nothing], "the kernel is told once");
+  assertEquals(setter.steered.slice(5), [nothing], "the kernel is told once");
   corrector.steer(targetOf(0));
   corrector.steer(targetOf(1001));
   assertEquals(setter.steered.at(-1), nothing, "what is refused is not approached either");
@@ -407,6 +462,18 @@ Deno.test("Watch ends with the reason when the clock cannot be steered any more"
   })();
   await assertRejects(() => world.run(watching), Error, "cannot steer the system clock");
   assert(world.now < 102 * S, "it does not wait for the next poll");
+  // It ends, too, if that happens once and the caller takes its time over an update.
+  let failures = 0;
+  const before = world.now;
+  setter.steer = () => {
+    if (world.now < before + 5 * S || failures++ > 0) return false;
+    throw new Error("cannot steer the system clock");
+  };
+  const held = watch[Symbol.asyncIterator]();
+  await world.run(held.next());
+  await world.sleep(10);
+  assertEquals(failures, 1);
+  await assertRejects(() => world.run(held.next()), Error, "cannot steer the system clock");
   setter.steer = () => false;
   const { value } = await world.run(watch[Symbol.asyncIterator]().next());
   assertEquals(value?.state, "synchronised", "it can be iterated over again");
@@ -414,10 +481,55 @@ Deno.test("Watch ends with the reason when the clock cannot be steered any more"
   await world.run(serving.stop());
 });
 
+Deno.test("Watch steers as often as the kernel wants, however often it polls", async () => {
+  for (const [steeringSeconds, interval] of [[1, 0.25], [1, 32], [4, 0.25], [4, 32]] as const) {
+    const world = new World(5);
+    const server = world.host("server");
+    const client = world.host("client");
+    const serving = await world.run(serve({ hosts: ["server"], ...server.environment }));
+    const setter = Object.assign(new FakeSetter(), { steeringSeconds });
+    const corrector = new Corrector(setter as FakeSetter);
+    const stop = new AbortController();
+    const options = { servers: ["server"], interval, corrector, signal: stop.signal };
+    const watch = new Watch({ ...options, ...client.environment });
+    const watching = (async () => {
+      for await (const _ of watch);
+    })();
+    await world.sleep(80);
+    const times = setter.steered.length * steeringSeconds;
+    assert(times >= 72 && times <= 84, `${setter.steered.length} times in 80 s`);
+    stop.abort();
+    await world.run(watching);
+    await world.run(serving.stop());
+  }
+});
+
+Deno.test("Watch notices a sleep after the clock could not be steered", async () => {
+  const world = new World(6);
+  const server = world.host("server");
+  const client = world.host("client");
+  const serving = await world.run(serve({ hosts: ["server"], ...server.environment }));
+  const setter = new FakeSetter();
+  const corrector = new Corrector(setter);
+  const watch = new Watch({ servers: ["server"], corrector, ...client.environment });
+  const polls = watch[Symbol.asyncIterator]();
+  await world.run(polls.next());
+  setter.steer = () => {
+    throw new Error("cannot steer the system clock");
+  };
+  await world.sleep(10);
+  client.clock.step(3);
+  await world.sleep(1.5);
+  client.clock.step(-3);
+  assertEquals(watch.clock.now(), null);
+  await assertRejects(() => world.run(polls.next()), Error, "cannot steer the system clock");
+  await world.run(serving.stop());
+});
+
 Deno.test("Watch passes on a leap second, on its day", async () => {
   for (const [day, expected] of [["2026-06-30", "insert"], ["2026-06-29", "none"]] as const) {
     const world = new World(4, BigInt(Date.parse(`${day}T12:00:00Z`)) * 1_000_000n);
-    const state = { synchronised: true, maximumError: 0, estimatedError: 0, frequency: 0 };
+    const state = { synchronised: true, maximumError: 0.25, estimatedError: 0, frequency: 0 };
     const server = world.host("server", { state: { ...state, leap: "insert" } });
     const client = world.host("client");
     const serving = await world.run(serve({ hosts: ["server"], ...server.environment }));
@@ -428,6 +540,8 @@ Deno.test("Watch passes on a leap second, on its day", async () => {
       for await (const _ of watch) break;
     })());
     assertEquals(setter.steered.map(({ leap }) => leap), [expected, "none"]);
+    const { maximum } = setter.steered[0]!.error!;
+    assert(maximum > 0.25 && maximum < 0.26, "the server's own error counts");
     await world.run(serving.stop());
   }
 });

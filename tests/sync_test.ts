@@ -61,8 +61,9 @@ Deno.test("sync() discards a burst during which the local clock is stepped", asy
     },
   });
   await server.stop();
-  assertEquals(samples, 32);
-  assertEquals(server.counters.replies, 34);
+  // More, if the machine is slow.
+  assert(samples >= 32, `${samples} samples`);
+  assert(server.counters.replies >= 34);
   assert(Math.abs(offset! + 3) <= errorBound!);
 });
 
@@ -88,7 +89,7 @@ Deno.test("sync() discards a burst during which the server's clock is stepped", 
     return { receive: receive + step, transmit: transmit + step };
   }));
   const { offset, errorBound } = await sync({ servers: [server.address] });
-  assertEquals(requests, 34);
+  assert(requests >= 34, "more, if the machine is slow");
   assert(Math.abs(offset! - 2) <= errorBound!);
 });
 

@@ -44,10 +44,17 @@ for (const program of [SOURCE, ...compiled() === null ? [] : [compiled()!]]) {
       assertEquals([code, stderr], [0, ""]);
       const { offset, error_bound, servers } = JSON.parse(stdout);
       assert(Math.abs(offset) <= error_bound);
-      assertEquals([servers[0].transport, servers[0].samples], ["tls", 16]);
+      assertEquals(servers[0].transport, "tls");
+      assert(servers[0].samples >= 16, "more, if the machine is slow");
     }
     const { log } = await server.stop();
-    assertEquals(log, [{ event: "stopped", connections: 2, replies: 34 }], "nobody was refused");
+    const [{ replies, ...stopped }] = log as [{ replies: number }];
+    assertEquals(
+      [log.length, stopped],
+      [1, { event: "stopped", connections: 2 }],
+      "nobody was refused",
+    );
+    assert(replies >= 34, `${replies} replies`);
   });
 
   test("the system's authorities are believed without --ca, and only then", async () => {

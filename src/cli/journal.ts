@@ -84,6 +84,7 @@ export class Journal {
   }
 }
 
-const CONTESTED =
+/** What is said of another program that steers the clock. */
+export const CONTESTED =
   "warning: another program steers the system clock too, such as chronyd, ntpd or " +
   "systemd-timesyncd: stop it, or leave out --set";

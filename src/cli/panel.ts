@@ -7,6 +7,7 @@
 import type { ClockOffset } from "../clock/synced_clock.ts";
 import { bold, dim, green, stripAnsiCode, yellow } from "@std/fmt/colors";
 import type { State, SyncedTime, Update } from "../mod.ts";
+import { CONTESTED } from "./journal.ts";
 import {
   describeFailure,
   formatBound,
@@ -84,6 +85,7 @@ export function panel(state: PanelState, columns: number): string[] {
     if (NEWS[update.news] !== "") rows.push(["", NEWS[update.news], yellow]);
   }
   if (note !== null) rows.push(["system clock", note.replace(/^the system clock /, "")]);
+  if (update?.isContested) rows.push(["", CONTESTED.replace(/^warning: /, ""), yellow]);
   if (feed !== null) rows.push(["chronyd", feed]);
   const space = columns - LABEL;
   if (history.length > 1 && space >= 8) {

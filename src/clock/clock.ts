@@ -71,16 +71,20 @@ export function crossTimestamp(clock: Clock, attempts = 5): CrossTimestamp {
   return best!;
 }
 
+/** Nanoseconds of slewing that are allowed for: in more time a sleep would pass for a slew. */
+const MOST_SLEWING = 20_000_000_000n;
+
 /**
  * Was the clock set, or the machine suspended, between two cross timestamps? Slewing
- * (500 ppm) and the oscillator's own error (as much again) count as neither.
+ * (500 ppm) and the oscillator's own error (as much again) count as neither, for twenty seconds.
  *
  * @param slew How fast the clock may be slewed beside that, as a fraction. Default 0.
  */
 export function stepped(earlier: CrossTimestamp, later: CrossTimestamp, slew = 0): boolean {
   const elapsed = later.monotonic - earlier.monotonic;
   const moved = (later.realtime - earlier.realtime) - elapsed;
-  const slewed = BigInt(Math.ceil((1e-3 + slew) * Number(elapsed)));
+  const slewing = elapsed < MOST_SLEWING ? elapsed : MOST_SLEWING;
+  const slewed = BigInt(Math.ceil((1e-3 + slew) * Number(slewing)));
   const tolerated = 1_000_000n + slewed + earlier.error + later.error;
   return moved > tolerated || -moved > tolerated;
 }

@@ -15,16 +15,20 @@ import {
   ADJ_OFFSET,
   ADJ_SETOFFSET,
   ADJ_STATUS,
+  ADJ_TICK,
   ADJ_TIMECONST,
   CLOCK_MONOTONIC_RAW,
   CLOCK_REALTIME,
+  ERROR_GROWTH_US,
   FREQUENCY_UNITS,
   frequencyOf,
+  MAXDISP_US,
   STA_DEL,
   STA_FREQHOLD,
   STA_INS,
   STA_PLL,
   STA_UNSYNC,
+  TICK,
   TIME_ERROR,
   timex,
 } from "../libc/timex.ts";
@@ -60,9 +64,9 @@ export interface ClockSetter {
    */
   slew(by: bigint): void;
   /**
-   * Steers the clock.
+   * Steers the clock, and ends a slew.
    *
-   * @returns Has another program steered it otherwise since the last call?
+   * @returns Has another program steered it since the last call, or told the kernel of its error?
    */
   steer(steering: Steering): boolean;
   /** The part of a phase that goes in a second. */
@@ -71,7 +75,10 @@ export interface ClockSetter {
   readonly steeringSeconds: number;
   /** By how much the clock runs faster than its oscillator, now, as a fraction. */
   readonly frequency: number;
-  /** Does another program seem to keep the clock? A tsync that was killed is none. */
+  /**
+   * Does another program seem to keep the clock, or has it until lately? A tsync is not told from one
+   * that was killed.
+   */
   readonly isKeptByOther: boolean;
 }
 
@@ -116,8 +123,8 @@ class LibcSetter implements ClockSetter, Disposable {
   readonly steeringSeconds: number;
   readonly #libc: Libc & Disposable;
   readonly #step: (by: bigint) => void;
-  /** What the kernel said when it had been steered; `null` before that. */
-  #steered: { readonly frequency: number; readonly status: number } | null = null;
+  /** What the kernel said when it was steered last; `null` if nothing of that must be left. */
+  #steered: BigInt64Array | null = null;
 
   constructor(libc: Libc & Disposable) {
     this.#libc = libc;
@@ -137,6 +144,7 @@ class LibcSetter implements ClockSetter, Disposable {
       throw new Error("cannot set the system clock: it does not go back beyond 1970");
     }
     this.#step(by);
+    this.#steered = null;
   }
 
   slew(by: bigint): void {
@@ -147,21 +155,23 @@ class LibcSetter implements ClockSetter, Disposable {
   }
 
   steer({ phase, frequency, error, leap }: Steering): boolean {
+    // What is left of an earlier `adjtime` would be added, too.
+    if (this.#steered === null) this.slew(0n);
     const kernel = this.#read();
-    const before = this.#steered;
-    const isDisturbed = before !== null &&
-      (before.frequency !== frequencyOf(kernel) || before.status !== steeringOf(kernel));
+    const isDisturbed = this.#steered !== null && !follows(this.#steered, kernel);
     let modes = ADJ_OFFSET | ADJ_STATUS | ADJ_TIMECONST | ADJ_NANO;
     const leaps = leap === "insert" ? STA_INS : leap === "delete" ? STA_DEL : 0;
     kernel[timex.status] = BigInt(STEERED | leaps | (error === null ? STA_UNSYNC : 0));
     kernel[timex.constant] = 0n;
     kernel[timex.offset] = BigInt(Math.round(phase));
-    if (frequency !== null) {
-      modes |= ADJ_FREQUENCY;
-      // What the length of the tick does not contribute. The kernel keeps it within 500 ppm.
-      const own = Number(kernel[timex.freq]) / FREQUENCY_UNITS;
-      const wanted = frequency - (frequencyOf(kernel) - own);
-      kernel[timex.freq] = BigInt(Math.round(wanted * FREQUENCY_UNITS));
+    // Some programs change the length of the tick; the kernel has none on macOS.
+    const isTickChanged = kernel[timex.tick] !== BigInt(TICK) && kernel[timex.tick] !== 0n;
+    if (frequency !== null || isTickChanged) {
+      modes |= ADJ_FREQUENCY | (isTickChanged ? ADJ_TICK : 0);
+      // The kernel keeps it within 500 ppm.
+      const wanted = Math.round((frequency ?? frequencyOf(kernel)) * FREQUENCY_UNITS);
+      kernel[timex.freq] = BigInt(wanted);
+      kernel[timex.tick] = BigInt(TICK);
     }
     if (error !== null) {
       modes |= ADJ_MAXERROR | ADJ_ESTERROR;
@@ -170,7 +180,7 @@ class LibcSetter implements ClockSetter, Disposable {
     }
     kernel[timex.modes] = BigInt(modes);
     this.#adjust(kernel, "cannot steer the system clock");
-    this.#steered = { frequency: frequencyOf(kernel), status: steeringOf(kernel) };
+    this.#steered = error === null ? null : kernel;
     return isDisturbed;
   }
 
@@ -192,7 +202,9 @@ class LibcSetter implements ClockSetter, Disposable {
   #addOffset(by: bigint): void {
     const kernel = new BigInt64Array(timex.words);
     const nanoseconds = (by % SECOND + SECOND) % SECOND;
-    kernel[timex.modes] = BigInt(ADJ_SETOFFSET | ADJ_NANO);
+    // A leap second that is due is planned anew only by a kernel that has stopped steering.
+    kernel[timex.modes] = BigInt(ADJ_SETOFFSET | ADJ_NANO | ADJ_STATUS);
+    kernel[timex.status] = BigInt(STA_UNSYNC);
     kernel[timex.time] = (by - nanoseconds) / SECOND;
     kernel[timex.time + 1] = nanoseconds;
     this.#adjust(kernel, "cannot set the system clock");
@@ -244,6 +256,18 @@ class LibcSetter implements ClockSetter, Disposable {
 
 const NO_PRIVILEGE = "it takes a privilege; use sudo, or on Linux give it to the program: " +
   "sudo setcap cap_sys_time+ep FILE";
+
+/** Is the kernel as it was, but for the time that has passed? */
+function follows(before: BigInt64Array, now: BigInt64Array): boolean {
+  if (frequencyOf(before) !== frequencyOf(now) || steeringOf(before) !== steeringOf(now)) {
+    return false;
+  }
+  // The kernel itself forgets them, when the clock is set or the machine sleeps.
+  if (now[timex.maxerror]! >= MAXDISP_US) return true;
+  const grown = now[timex.maxerror]! - before[timex.maxerror]!;
+  return before[timex.esterror] === now[timex.esterror] &&
+    grown >= 0n && grown % ERROR_GROWTH_US === 0n;
+}
 
 /** What the status says of how the clock is steered. */
 function steeringOf(kernel: BigInt64Array): number {

@@ -13,7 +13,9 @@ import { type Libc, LIBC_PATHS, sharedLibc } from "../libc/libc.ts";
 import {
   CLOCK_MONOTONIC_RAW,
   CLOCK_REALTIME,
+  ERROR_GROWTH_US,
   frequencyOf,
+  MAXDISP_US,
   STA_DEL,
   STA_INS,
   STA_NANO,
@@ -22,16 +24,6 @@ import {
   TIME_ERROR,
   timex,
 } from "../libc/timex.ts";
-
-/** Microseconds that the kernel adds to `maxerror` each second (MAXFREQ of linux/timex.h). */
-const ERROR_GROWTH_US = 500n;
-
-/**
- * Microseconds at which Linux stops `maxerror` and calls the clock unsynchronised: MAXDISP of RFC
- * 5905, section 7.2. macOS does neither. There `maxerror` grows by what has passed since 1970 before
- * anybody has set it, and so is beyond this at once.
- */
-const MAXDISP_US = 16_000_000n;
 
 /** More than a `struct ntptimeval` has on macOS. */
 const NTPTIMEVAL_WORDS = 8;

@@ -26,7 +26,7 @@ export const timex = {
   tick: 11,
 } as const;
 
-/** Bits of `timex.modes`: what is to be changed. macOS has `MOD_` for `ADJ_`, but not the last. */
+/** Bits of `timex.modes`: what is to be changed. macOS has `MOD_` for `ADJ_`, but not the last two. */
 export const ADJ_OFFSET = 0x1;
 export const ADJ_FREQUENCY = 0x2;
 export const ADJ_MAXERROR = 0x4;
@@ -35,6 +35,7 @@ export const ADJ_STATUS = 0x10;
 export const ADJ_TIMECONST = 0x20;
 export const ADJ_NANO = 0x2000;
 export const ADJ_SETOFFSET = 0x100;
+export const ADJ_TICK = 0x4000;
 
 /** Bits of `timex.status`. */
 export const STA_PLL = 0x01;
@@ -48,11 +49,21 @@ export const STA_NANO = 0x2000;
 /** The result of `ntp_adjtime` when the clock is not synchronised. */
 export const TIME_ERROR = 5;
 
+/** Microseconds that the kernel adds to `maxerror` each second (MAXFREQ of linux/timex.h). */
+export const ERROR_GROWTH_US = 500n;
+
+/**
+ * Microseconds at which Linux stops `maxerror` and calls the clock unsynchronised: MAXDISP of RFC
+ * 5905, section 7.2. macOS does neither. There `maxerror` grows by what has passed since 1970 before
+ * anybody has set it, and so is beyond this at once.
+ */
+export const MAXDISP_US = 16_000_000n;
+
 /** Units of `timex.freq` in a frequency of 1: 16 bits of it are fractions of a ppm. */
 export const FREQUENCY_UNITS = 65536e6;
 
 /** Microseconds of a tick (USER_HZ is 100) that runs as fast as the oscillator. */
-const TICK = 10_000;
+export const TICK = 10_000;
 
 /** By how much a clock is made to run faster than its oscillator, as a fraction. */
 export function frequencyOf(kernel: BigInt64Array): number {

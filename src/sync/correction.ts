@@ -45,6 +45,8 @@ export interface Target {
   readonly frequency: number;
   /** How far the kept clock's offset (nanoseconds) and frequency (a fraction) are likely to be off. */
   readonly deviation: { readonly offset: number; readonly frequency: number };
+  /** Seconds by which the kept clock can be wrong beyond its bound, if the servers are. */
+  readonly rootDistance: number;
   /** The leap second at the end of the day. */
   readonly leap: Leap;
 }
@@ -123,7 +125,12 @@ export class Corrector {
     if (!synchronised) return { action: "none", offset: 0 };
     if (!isMajority) return { action: "doubted", offset: offset! };
     const correction = this.#correct({ offset: offset!, errorBound: errorBound! });
-    if (correction.action === "slew") this.#setter.slew(nanoseconds(offset!));
+    if (correction.action !== "slew") return correction;
+    // What keeps the clock knows better than one fix does where it is within the bound.
+    if (Math.abs(offset!) <= errorBound! && this.#setter.isKeptByOther) {
+      return { action: "none", offset: offset! };
+    }
+    this.#setter.slew(nanoseconds(offset!));
     return correction;
   }
 
@@ -143,7 +150,7 @@ export class Corrector {
    * beside keeping the frequency.
    *
    * @param target `null` if no clock is kept: the system's is unsynchronised then.
-   * @returns Has another program steered it otherwise since the last call?
+   * @returns Has another program steered it since the last call?
    * @throws {Error} with a sentence, if the clock cannot be steered.
    */
   steer(target: Target | null): boolean {
@@ -151,10 +158,10 @@ export class Corrector {
     if (!known && !this.#isSteering) return false;
     this.#isSteering = known;
     if (!known) return this.#setter.steer({ phase: 0, frequency: null, error: null, leap: "none" });
-    const { clock: { offset, errorBound }, deviation, frequency, leap } = target;
+    const { clock: { offset, errorBound }, deviation, frequency, rootDistance, leap } = target;
     const distance = Math.abs(offset);
     const most = MAX_SLEW / this.#setter.gain;
-    const maximum = distance + errorBound;
+    const maximum = distance + errorBound + rootDistance;
     const estimated = Math.min(distance + deviation.offset / 1e9, maximum);
     // What the kernel has learnt before is better than what is only being learnt.
     const isBetter = Math.abs(frequency - this.#setter.frequency) > deviation.frequency;

@@ -16,7 +16,7 @@ import {
 } from "../estimate/exchange.ts";
 import { select, type Selection } from "../estimate/selection.ts";
 import { endpoint, type ServerAddress, type TransportName } from "../net/address.ts";
-import { type Leap, referenceIdText } from "../ntp/packet.ts";
+import { type Leap, type Packet, referenceIdText } from "../ntp/packet.ts";
 import { nanoseconds } from "../ntp/timestamp.ts";
 import type { Measurement } from "./burst.ts";
 import type { Failure } from "./failure.ts";
@@ -107,6 +107,8 @@ export interface Poll {
    * the moment of the fix, or, of a single server, for that at which it was bounded.
    */
   readonly bounds: Bounds | null;
+  /** Seconds by which the servers' time can be wrong beyond the bounds: a single one's root distance. */
+  readonly rootDistance: number;
   /** The exchanges that prove it; empty without a fix, or if they are several servers'. */
   readonly exchanges: readonly Exchange[];
 }
@@ -156,11 +158,13 @@ export function combine(
     servers: reports,
   };
   const [only, ...others] = measured.filter((_, i) => selection?.truechimers[i]);
+  const isAlone = only !== undefined && voters.length === 1;
   const voted = selection === null ? null : monotonicBounds(selection.interval, end);
   return {
     fix,
     // What one server proves needs not be carried to the end: who keeps time knows the frequency.
-    bounds: only !== undefined && voters.length === 1 ? only.bounds : voted,
+    bounds: isAlone ? only.bounds : voted,
+    rootDistance: isAlone ? rootDistance(only.packet) : 0,
     exchanges: only === undefined || others.length > 0 ? [] : only.exchanges,
   };
 }
@@ -212,9 +216,14 @@ function vote(
 ): Selection | null {
   if (asked === 1) return select(offsets);
   return select(measured.map(({ packet }, i) => {
-    const distance = nanoseconds(packet.rootDelay / 2 + packet.rootDispersion);
+    const distance = nanoseconds(rootDistance(packet));
     return { lower: offsets[i]!.lower - distance, upper: offsets[i]!.upper + distance };
   }));
+}
+
+/** How wrong a server can be, in seconds (RFC 5905, section 11.2.3). */
+function rootDistance({ rootDelay, rootDispersion }: Packet): number {
+  return rootDelay / 2 + rootDispersion;
 }
 
 /** Turns the offset from the monotonic timeline into that from the system clock. */

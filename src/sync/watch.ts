@@ -116,11 +116,13 @@ export class Watch {
   #disturbed = false;
   #isIterated = false;
   readonly #corrector: Corrector | null;
-  /** Checks of the local clock, so far. */
-  #checks = 0;
+  /** When it was steered last, on the monotonic timeline; `null` if that must be done now. */
+  #steered: bigint | null = null;
   #isContested = false;
   /** The leap second that is due, as the last fix said. */
   #leap: Leap = "none";
+  /** Seconds by which the servers can be wrong beyond the bounds, as they said at the last fix. */
+  #rootDistance = 0;
   /** Why the system clock cannot be steered any more. */
   #failure: unknown = null;
   #wake = () => {};
@@ -173,15 +175,16 @@ export class Watch {
     }
     this.#isIterated = true;
     this.#failure = null;
+    this.#steered = null;
     const { signal } = this.#poller;
     this.#tracker.clear();
     this.clock.rebase();
     this.#checkOften();
     try {
       for (;;) {
+        if (this.#failure !== null) throw this.#failure;
         const poll = await this.#poller.poll();
         this.#check();
-        if (this.#failure !== null) throw this.#failure;
         const update = this.#take(poll);
         yield update;
         await this.#pause(update.interval);
@@ -194,27 +197,33 @@ export class Watch {
       this.clock.set(null);
       this.#isIterated = false;
       // Nobody keeps the system clock any more. It goes on at the frequency that it has.
-      this.#corrector?.steer(null);
+      if (this.#failure === null) this.#corrector?.steer(null);
     }
   }
 
   /** Checks and steers once a second, however long the caller takes over an update. */
   #checkOften(): void {
     const { timers } = this.#poller.environment;
+    this.#cancelCheck = timers.after(CHECK_SECONDS, () => this.#checkOften());
     this.#check();
+    if (this.#failure !== null) return;
     try {
-      const { steeringSeconds = 1 } = this.#corrector ?? {};
-      if (this.#checks++ % steeringSeconds === 0) this.#steer();
-      this.#cancelCheck = timers.after(CHECK_SECONDS, () => this.#checkOften());
+      this.#steer();
     } catch (error) {
       this.#failure = error;
       this.#wake();
     }
   }
 
-  /** Steers the system clock, if it is to be corrected, towards the kept one. */
+  /** Steers the system clock towards the kept one, if it is to be corrected and that is due. */
   #steer(): void {
-    if (this.#corrector?.steer(this.#target())) this.#isContested = true;
+    if (this.#corrector === null) return;
+    const now = this.#poller.environment.clock.monotonic();
+    const due = this.#corrector.steeringSeconds - CHECK_SECONDS / 10; // The last may have been late.
+    if (this.#steered !== null && Number(now - this.#steered) / 1e9 < due) return;
+    const target = this.#target();
+    if (this.#corrector.steer(target)) this.#isContested = true;
+    this.#steered = target === null ? null : now;
   }
 
   /** What the system clock should be like; `null` if that is not known. */
@@ -227,6 +236,7 @@ export class Watch {
       clock: offset,
       frequency: estimate.frequency,
       deviation: this.#tracker.deviationAt(clock.monotonic()),
+      rootDistance: this.#rootDistance,
       leap: leapToday(this.#leap, clock.realtime()),
     };
   }
@@ -237,11 +247,12 @@ export class Watch {
     this.#tracker.clear();
     this.#poller.close(); // The other ends may have gone meanwhile.
     this.#disturbed = true;
+    this.#steered = null;
     this.#failures = 0;
     this.#wake();
   }
 
-  #take({ fix: polled, bounds: proved, exchanges }: Poll): Update {
+  #take({ fix: polled, bounds: proved, rootDistance, exchanges }: Poll): Update {
     // A majority of those that answered is not enough: a liar may be the only one.
     const isCredible = proved === null || polled.isMajority;
     const bounds = isCredible ? proved : null;
@@ -250,6 +261,7 @@ export class Watch {
     if (bounds !== null) {
       this.#settle(fix);
       this.#leap = fix.leap ?? "none";
+      this.#rootDistance = rootDistance;
       news = this.#tracker.poll(bounds, exchanges);
       this.clock.set(this.#tracker.estimate);
       if (news === "first" || news === "step") this.#since = bounds.at;
@@ -284,7 +296,10 @@ export class Watch {
     const target = this.#target();
     if (this.#corrector === null || target === null) return null;
     const correction = this.#corrector.follow(target);
-    if (correction.action === "step") this.clock.rebase();
+    if (correction.action === "step") {
+      this.clock.rebase();
+      this.#steered = null;
+    }
     this.#steer();
     return correction;
   }

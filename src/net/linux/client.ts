@@ -37,8 +37,11 @@ function untilNextPoll(turn: number): Promise<void> {
   });
 }
 
-/** The fastest slew of a system clock, as a fraction. */
+/** How fast a system clock is slewed without that being measured, as a fraction: by `adjtime`. */
 const MAX_SLEW = 500e-6;
+
+/** The fastest slew that is allowed for once it is seen, as a fraction: a kept clock's. */
+const FASTEST_SLEW = 5000e-6;
 
 /**
  * Converts kernel timestamps, which are of the system clock, to the monotonic
@@ -99,9 +102,14 @@ export class Arrivals {
     const { monotonic, realtime, error } = crossTimestamp(this.#clock);
     const elapsed = monotonic - this.#empty.monotonic;
     const moved = (realtime - this.#empty.realtime) - elapsed;
-    const doubt = error + this.#empty.error + BigInt(Math.ceil(MAX_SLEW * Number(elapsed)));
+    const errors = error + this.#empty.error;
+    const within = (slew: number) => errors + BigInt(Math.ceil(slew * Number(elapsed)));
+    const distance = moved < 0n ? -moved : moved;
+    if (distance > within(FASTEST_SLEW)) return null;
+    let doubt = within(MAX_SLEW);
+    // A fast slew lasts longer than this, and in one direction.
+    if (distance > doubt) doubt = distance + errors;
     const age = realtime - arrived - doubt;
-    if (moved > doubt || -moved > doubt) return null;
     if (age < 0n) return monotonic;
     const stamped = monotonic - age;
     return stamped < this.#empty.monotonic ? this.#empty.monotonic : stamped;
