@@ -40,8 +40,11 @@ function untilNextPoll(turn: number): Promise<void> {
 /** How fast a system clock is slewed without that being measured, as a fraction: by `adjtime`. */
 const MAX_SLEW = 500e-6;
 
-/** The fastest slew that is allowed for once it is seen, as a fraction: a kept clock's. */
-const FASTEST_SLEW = 5000e-6;
+/**
+ * The fastest slew that is allowed for once it is seen, as a fraction: a kept clock's (5000 ppm),
+ * `adjtime`'s and the frequency that the kernel is told (500 ppm each).
+ */
+const FASTEST_SLEW = 6000e-6;
 
 /**
  * Converts kernel timestamps, which are of the system clock, to the monotonic
