@@ -132,7 +132,10 @@ class LibcSetter implements ClockSetter, Disposable {
     // SHIFT_PLL of either kernel. XNU's waits for a second without a call before it does anything.
     this.gain = isLinux ? 1 / 4 : 1 / 16;
     this.steeringSeconds = isLinux ? 1 : 4;
-    this.#step = isLinux ? (by) => this.#addOffset(by) : (by) => this.#setTime(by);
+    this.#step = isLinux ? (by) => this.#addOffset(by) : (by) => {
+      this.#setTime(by);
+      this.slew(0n); // XNU would go on with what is left of an earlier one.
+    };
     // Writing what it says already changes nothing, and takes the privilege.
     const kernel = this.#read();
     kernel[timex.modes] = BigInt(ADJ_ESTERROR);
