@@ -16,7 +16,7 @@ import {
 } from "@std/assert";
 import { commandLine, linesOf, type Program, run, SOURCE } from "../scripts/program.ts";
 import { Journal } from "../src/cli/journal.ts";
-import { type ClockSetter, openClockSetter } from "../src/clock/clock_setter.ts";
+import { type ClockSetter, openClockSetter, type Steering } from "../src/clock/clock_setter.ts";
 import { type Fix, serve, type Update, Watch } from "../src/mod.ts";
 import { Corrector, decide, leapToday, type Target } from "../src/sync/correction.ts";
 import { answering, FakeServer } from "./fake_server.ts";
@@ -466,8 +466,10 @@ Deno.test("Watch ends with the reason when the clock cannot be steered any more"
   assert(world.now < 102 * S, "it does not wait for the next poll");
   // It ends, too, if that happens once and the caller takes its time over an update.
   let failures = 0;
+  let last: Steering | undefined;
   const before = world.now;
-  setter.steer = () => {
+  setter.steer = (steering) => {
+    last = steering;
     if (world.now < before + 5 * S || failures++ > 0) return false;
     throw new Error("cannot steer the system clock");
   };
@@ -476,6 +478,7 @@ Deno.test("Watch ends with the reason when the clock cannot be steered any more"
   await world.sleep(10);
   assertEquals(failures, 1);
   await assertRejects(() => world.run(held.next()), Error, "cannot steer the system clock");
+  assertEquals(last!.error, null, "the kernel is told that nobody keeps it, if it can be told");
   setter.steer = () => false;
   const { value } = await world.run(watch[Symbol.asyncIterator]().next());
   assertEquals(value?.state, "synchronised", "it can be iterated over again");

@@ -174,8 +174,7 @@ export class Watch {
       throw new TypeError("cannot watch: it is being iterated over already; make another Watch");
     }
     this.#isIterated = true;
-    this.#failure = null;
-    this.#steered = null;
+    this.#failure = this.#steered = null;
     const { signal } = this.#poller;
     this.#tracker.clear();
     this.clock.rebase();
@@ -196,8 +195,16 @@ export class Watch {
       this.#poller.close();
       this.clock.set(null);
       this.#isIterated = false;
-      // Nobody keeps the system clock any more. It goes on at the frequency that it has.
-      if (this.#failure === null) this.#corrector?.steer(null);
+      this.#release();
+    }
+  }
+
+  /** Nobody keeps the system clock any more. It goes on at the frequency that it has. */
+  #release(): void {
+    try {
+      this.#corrector?.steer(null);
+    } catch (error) {
+      if (this.#failure === null) throw error;
     }
   }
 
@@ -273,14 +280,10 @@ export class Watch {
     const isContested = this.#isContested;
     this.#isContested = false;
     const { estimate } = this.#tracker;
-    const state = estimate === null
-      ? "synchronising"
-      : bounds === null
-      ? "holdover"
-      : "synchronised";
+    const kept = bounds === null ? "holdover" : "synchronised";
     return {
       fix,
-      state,
+      state: estimate === null ? "synchronising" : kept,
       news: isCredible ? news : "minority",
       frequency: estimate?.frequency ?? null,
       frequencyBound: estimate?.frequencyBound ?? null,
