@@ -30,7 +30,7 @@ const EINVAL = 22;
 
 const NAMES = [
   ...["time", "ahead", "sets", "slews", "slewed", "writes", "offset", "freq", "maxerror"],
-  ...["esterror", "status", "constant", "tick"],
+  ...["esterror", "status", "constant", "tick", "planned"],
 ] as const;
 const STA = { PLL: 0x01, INS: 0x10, DEL: 0x20, UNSYNC: 0x40, FREQHOLD: 0x80, NANO: 0x2000 };
 
@@ -212,6 +212,27 @@ testBoth("another program is noticed by the errors that it tells the kernel", (f
   setter.steer({ ...steering, error: null });
   fake.err(1n, 1n);
   assertEquals(setter.steer(steering), false);
+});
+
+testBoth("a leap second is planned anew when the clock was set", (fake, isLinux) => {
+  const { open, state } = fake;
+  if (!isLinux) return; // macOS knows none.
+  using setter = open();
+  const error = { maximum: 0.0012, estimated: 0.00002 };
+  const steering = { phase: 0, frequency: null, error, leap: "insert" } as const;
+  const letGo = { ...steering, error: null, leap: "none" } as const;
+  const happenings = [
+    () => {},
+    () => setter.step(5_000_000n),
+    () => fake.err(16_000_000n, 16_000_000n), // Another program sets it.
+    () => fake.err(16_000_000n, 16_000_000n) ?? setter.steer(letGo),
+  ];
+  for (const happens of happenings) {
+    happens();
+    setter.steer(steering);
+    assertEquals(state("planned"), 1n, `${happens}`);
+    assertEquals(Number(state("status")), STA.PLL | STA.FREQHOLD | STA.INS | STA.NANO);
+  }
 });
 
 testBoth("whoever keeps the clock already is told from a tsync that was killed", (fake) => {

@@ -162,6 +162,8 @@ class LibcSetter implements ClockSetter, Disposable {
     if (this.#steered === null) this.slew(0n);
     const kernel = this.#read();
     const isDisturbed = this.#steered !== null && !follows(this.#steered, kernel);
+    // A kernel whose clock was set has forgotten a leap second that is due.
+    if (kernel[timex.maxerror]! >= MAXDISP_US) this.#stopSteering();
     let modes = ADJ_OFFSET | ADJ_STATUS | ADJ_TIMECONST | ADJ_NANO;
     const leaps = leap === "insert" ? STA_INS : leap === "delete" ? STA_DEL : 0;
     kernel[timex.status] = BigInt(STEERED | leaps | (error === null ? STA_UNSYNC : 0));
@@ -205,12 +207,18 @@ class LibcSetter implements ClockSetter, Disposable {
   #addOffset(by: bigint): void {
     const kernel = new BigInt64Array(timex.words);
     const nanoseconds = (by % SECOND + SECOND) % SECOND;
-    // A leap second that is due is planned anew only by a kernel that has stopped steering.
-    kernel[timex.modes] = BigInt(ADJ_SETOFFSET | ADJ_NANO | ADJ_STATUS);
-    kernel[timex.status] = BigInt(STA_UNSYNC);
+    kernel[timex.modes] = BigInt(ADJ_SETOFFSET | ADJ_NANO);
     kernel[timex.time] = (by - nanoseconds) / SECOND;
     kernel[timex.time + 1] = nanoseconds;
     this.#adjust(kernel, "cannot set the system clock");
+  }
+
+  /** Only then does the kernel plan a leap second anew. */
+  #stopSteering(): void {
+    const kernel = new BigInt64Array(timex.words);
+    kernel[timex.modes] = BigInt(ADJ_STATUS);
+    kernel[timex.status] = BigInt(STA_UNSYNC);
+    this.#adjust(kernel, "cannot steer the system clock");
   }
 
   /** Sets the clock, and again by what was lost between reading and setting it. */
