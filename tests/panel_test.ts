@@ -142,6 +142,13 @@ describe("panel()", () => {
     assertEquals(lines[6], "system clock is slewed by +1.28 ms");
   });
 
+  it("says that another program steers the system clock", () => {
+    const lines = panel({ ...state, update: { ...update, isContested: true } }, 200);
+    const said = lines.filter((line) => line.includes("another program steers the system clock"));
+    assertEquals([said.length, said[0]?.includes("warning")], [1, false]);
+    assert(!panel(state, 200).some((line) => line.includes("another program")));
+  });
+
   it("says whether chronyd is fed", () => {
     const lines = panel({ ...state, feed: "fed through /run/a" }, 100);
     assertEquals(lines[6], "chronyd      fed through /run/a");

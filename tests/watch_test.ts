@@ -233,6 +233,22 @@ Deno.test("Watch can be iterated over once at a time, and again afterwards", asy
   await world.run(serving.stop());
 });
 
+Deno.test("Watch is not surprised by what happened before it was iterated over", async () => {
+  const world = new World(first);
+  const server = world.host("server");
+  const client = world.host("client");
+  const serving = await world.run(serve({ hosts: ["server"], ...server.environment }));
+  const watch = new Watch({ servers: ["server"], ...client.environment });
+  client.clock.step(5);
+  await world.run((async () => {
+    for await (const { news } of watch) {
+      assertEquals(news, "first");
+      break;
+    }
+  })());
+  await world.run(serving.stop());
+});
+
 Deno.test("Watch ends with what onProgress throws", async () => {
   const world = new World(first);
   const server = world.host("server");
