@@ -564,6 +564,30 @@ Deno.test("Watch says with the next poll that another program steered the clock,
   await world.run(serving.stop());
 });
 
+Deno.test("Watch tells the kernel at once that the clock is no longer known, however seldom it steers", async () => {
+  const world = new World(8);
+  const server = world.host("server");
+  const client = world.host("client");
+  const serving = await world.run(serve({ hosts: ["server"], ...server.environment }));
+  const setter = Object.assign(new FakeSetter(), { steeringSeconds: 1000 });
+  const corrector = new Corrector(setter as FakeSetter);
+  const options = { servers: ["server"], interval: 100, corrector };
+  const polls = new Watch({ ...options, ...client.environment })[Symbol.asyncIterator]();
+  await world.run(polls.next());
+  await world.sleep(10);
+  client.clock.step(3);
+  await world.sleep(1.5);
+  assertEquals(setter.steered.map(({ error }) => error !== null), [true, false]);
+  await world.run(polls.next());
+  assertEquals(setter.steered.map(({ error }) => error !== null), [true, false, true]);
+  // A step, too, ends what the kernel was told.
+  server.clock.step(5);
+  const { value } = await world.run(polls.next());
+  assertEquals([value!.correction!.action, setter.steered.length], ["step", 4]);
+  await world.run(polls.return());
+  await world.run(serving.stop());
+});
+
 Deno.test("Watch notices a sleep after the clock could not be steered", async () => {
   const world = new World(6);
   const server = world.host("server");

@@ -55,6 +55,37 @@ Deno.test("Watch keeps one connection, and opens another quietly when it breaks"
   await world.run(serving.stop());
 });
 
+Deno.test("Watch opens another connection after the machine slept: the other end may have gone", async () => {
+  const world = new World(first);
+  const server = world.host("server");
+  const client = world.host("client");
+  const serving = await world.run(serve({ hosts: ["server"], ...server.environment }));
+  const polls = new Watch({ servers: ["server"], ...client.environment })[Symbol.asyncIterator]();
+  await world.run(polls.next());
+  client.suspend(5);
+  const { value } = await world.run(polls.next());
+  assertEquals([value!.news, serving.counters.connections], ["disturbed", 2]);
+  await world.run(polls.return());
+  await world.run(serving.stop());
+});
+
+Deno.test("Watch asks often again when the machine has slept, though nobody had answered for long", async () => {
+  const world = new World(first);
+  const server = world.host("server");
+  const client = world.host("client");
+  const serving = await world.run(serve({ hosts: ["server"], ...server.environment }));
+  const polls = new Watch({ servers: ["server"], ...client.environment })[Symbol.asyncIterator]();
+  const interval = async () => (await world.run(polls.next())).value!.interval;
+  await interval();
+  server.dead = true;
+  while (await interval() < 32);
+  client.suspend(600);
+  assertEquals([await interval(), await interval()], [1, 2]);
+  await world.run(polls.return());
+  server.dead = false;
+  await world.run(serving.stop());
+});
+
 Deno.test("Watch obeys a fixed interval, and does not ask an NTP server more often than once in 64 s", async () => {
   for (const [servers, interval, expected] of [["server", 7, 7], ["ntp://server", undefined, 64]]) {
     const world = new World(first);
