@@ -224,4 +224,8 @@ Deno.test("stepped() tells a step or a suspended machine from a slew", () => {
   assertEquals(after(10n * second, 11n * second), true, "stepped forward, or suspended for 1 s");
   assertEquals(after(10n * second, 9n * second), true, "stepped back");
   assertEquals(after(second / 100n, second / 100n + 2_000_000n), true, "by 2 ms within 10 ms");
+  // Of an hour only twenty seconds may have been slewed: the rest was a sleep.
+  const hour = 3600n * second;
+  assertEquals(after(hour, hour + 20_900_000n), false, "by 21 ms within an hour");
+  assertEquals(after(hour, hour - 21_100_000n), true, "and a little more");
 });
