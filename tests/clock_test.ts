@@ -224,6 +224,11 @@ Deno.test("stepped() tells a step or a suspended machine from a slew", () => {
   assertEquals(after(10n * second, 11n * second), true, "stepped forward, or suspended for 1 s");
   assertEquals(after(10n * second, 9n * second), true, "stepped back");
   assertEquals(after(second / 100n, second / 100n + 2_000_000n), true, "by 2 ms within 10 ms");
+  // What the readings may be apart is no step.
+  for (const [before, now] of [[4_000_000n, 0n], [0n, 4_000_000n]] as const) {
+    const later = { monotonic: second, realtime: second + 5_500_000n, error: now };
+    assertEquals(stepped({ ...from, error: before }, later), false);
+  }
   // Of an hour only twenty seconds may have been slewed: the rest was a sleep.
   const hour = 3600n * second;
   assertEquals(after(hour, hour + 20_900_000n), false, "by 21 ms within an hour");
