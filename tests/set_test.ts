@@ -483,9 +483,10 @@ Deno.test("Watch ends with the reason when the clock cannot be steered any more"
   const setter = new FakeSetter();
   const corrector = new Corrector(setter);
   const watch = new Watch({ servers: ["server"], corrector, ...client.environment });
+  let times = 0;
   world.at(100 * S, () => {
     setter.steer = () => {
-      throw new Error("cannot steer the system clock");
+      throw new Error(`cannot steer the system clock, ${++times}`);
     };
   });
   const states: boolean[] = [];
@@ -495,7 +496,7 @@ Deno.test("Watch ends with the reason when the clock cannot be steered any more"
       setter.isDisturbed = states.length === 3;
     }
   })();
-  await assertRejects(() => world.run(watching), Error, "cannot steer the system clock");
+  await assertRejects(() => world.run(watching), Error, "cannot steer the system clock, 1");
   assert(world.now < 102 * S, "it does not wait for the next poll");
   // It ends, too, if that happens once and the caller takes its time over an update.
   let failures = 0;
@@ -572,7 +573,8 @@ Deno.test("Watch tells the kernel at once that the clock is no longer known, how
   const setter = Object.assign(new FakeSetter(), { steeringSeconds: 1000 });
   const corrector = new Corrector(setter as FakeSetter);
   const options = { servers: ["server"], interval: 100, corrector };
-  const polls = new Watch({ ...options, ...client.environment })[Symbol.asyncIterator]();
+  const watch = new Watch({ ...options, ...client.environment });
+  const polls = watch[Symbol.asyncIterator]();
   await world.run(polls.next());
   await world.sleep(10);
   client.clock.step(3);
@@ -585,7 +587,52 @@ Deno.test("Watch tells the kernel at once that the clock is no longer known, how
   const { value } = await world.run(polls.next());
   assertEquals([value!.correction!.action, setter.steered.length], ["step", 4]);
   await world.run(polls.return());
+  // Iterated over again, it does not wait either.
+  server.clock.step(-2);
+  const again = watch[Symbol.asyncIterator]();
+  await world.run(again.next());
+  assertEquals(setter.steered.map(({ error }) => error !== null).slice(4), [false, true]);
+  await world.run(again.return());
   await world.run(serving.stop());
+});
+
+Deno.test("Watch ends before the next poll when the clock cannot be steered, if it asks seldom, too", async () => {
+  const world = new World(9);
+  const server = world.host("server");
+  const client = world.host("client");
+  const serving = await world.run(
+    serve({ hosts: ["server"], udpPort: 123, ...server.environment }),
+  );
+  const setter = new FakeSetter();
+  const options = { servers: ["ntp://server"], corrector: new Corrector(setter) };
+  const polls = new Watch({ ...options, ...client.environment })[Symbol.asyncIterator]();
+  await world.run(polls.next());
+  const polled = world.now;
+  world.at(polled + 5 * S, () => {
+    setter.steer = () => {
+      throw new Error("cannot steer the system clock");
+    };
+  });
+  await assertRejects(() => world.run(polls.next()), Error, "cannot steer the system clock");
+  assert(world.now < polled + 20 * S, `after ${(world.now - polled) / S} s`);
+  await world.run(serving.stop());
+});
+
+Deno.test("Watch takes a fast slew for a step only if it does not slew the clock itself", async () => {
+  for (const corrector of [undefined, new Corrector(new FakeSetter())]) {
+    const world = new World(10);
+    const server = world.host("server");
+    const client = world.host("client");
+    const serving = await world.run(serve({ hosts: ["server"], ...server.environment }));
+    const options = { servers: ["server"], corrector };
+    const polls = new Watch({ ...options, ...client.environment })[Symbol.asyncIterator]();
+    await world.run(polls.next());
+    client.clock.slew(5500);
+    const { value } = await world.run(polls.next());
+    assertEquals(value!.news, corrector === undefined ? "disturbed" : "agrees");
+    await world.run(polls.return());
+    await world.run(serving.stop());
+  }
 });
 
 Deno.test("Watch notices a sleep after the clock could not be steered", async () => {
@@ -799,6 +846,32 @@ Deno.test("sync --set --watch says once that a server is gone, and that it is ba
     say(127, fixOf(9999), { correction: { action: "refused", offset: 9999 } }).length,
     1,
   );
+});
+
+Deno.test("sync --watch says what is new of failures, slews and servers named twice, once each", () => {
+  const say = (journal: Journal, fix: Fix, correction: Update["correction"] = null) => {
+    const update = { fix, news: "agrees", correction, isContested: false } as unknown as Update;
+    return [...journal.errors(update), ...journal.notes(update)];
+  };
+  const report = { name: "a", transport: "tcp", sameAs: null, figures: null, error: null };
+  const fixWith = (offset: number | null, ...changes: object[]) =>
+    ({
+      ...fixOf(offset),
+      servers: changes.map((each) => ({ ...report, ...each })),
+    }) as unknown as Fix;
+  const journal = new Journal(false);
+  // None has an error, and still there is no majority.
+  const liar = { status: "falseticker", figures: { offset: 0, errorBound: 1 } };
+  const split = fixWith(null, liar, { ...liar, name: "b" });
+  assertEquals([1, 2].map(() => say(journal, split).length > 0), [true, false]);
+  assertEquals(say(journal, fixOf(0)), ["synchronised"], "it was not before");
+  assertEquals(say(journal, fixOf(-0.05), { action: "slew", offset: -0.05 }), [
+    "the system clock is slewed by -50.0 ms",
+  ]);
+  const truechimer = { status: "truechimer", address: "192.0.2.7:10085" };
+  const twice = fixWith(0, truechimer, { ...truechimer, name: "b", sameAs: "a" });
+  assertEquals([1, 2].map(() => say(journal, twice).length), [1, 0]);
+  assertEquals(say(new Journal(false), fixOf(0)), [], "that goes without saying");
 });
 
 Deno.test("sync --set without the privilege is an error, and so is a threshold without --set", async () => {

@@ -86,6 +86,46 @@ Deno.test("Watch asks often again when the machine has slept, though nobody had 
   await world.run(serving.stop());
 });
 
+Deno.test("Watch asks more often for a while when the frequency has changed, up or down", async () => {
+  for (const ppm of [10, -10]) {
+    const world = new World(first);
+    const server = world.host("server");
+    const client = world.host("client");
+    const serving = await world.run(serve({ hosts: ["server"], ...server.environment }));
+    const stop = new AbortController();
+    const intervals: number[] = [];
+    const watching = (async () => {
+      const options = { servers: ["server"], signal: stop.signal, ...client.environment };
+      for await (const { interval } of new Watch(options)) intervals.push(interval);
+    })();
+    await world.sleep(600);
+    assertEquals(intervals.splice(0).at(-1), 32);
+    client.clock.setFrequency(ppm);
+    await world.sleep(600);
+    assert(Math.min(...intervals) < 32, `${ppm} ppm: ${intervals}`);
+    assertEquals(intervals.at(-1), 32);
+    stop.abort();
+    await world.run(watching);
+    await world.run(serving.stop());
+  }
+});
+
+Deno.test("Watch notices with a poll what has happened since the last check", async () => {
+  const world = new World(first);
+  const server = world.host("server");
+  const client = world.host("client");
+  const serving = await world.run(serve({ hosts: ["server"], ...server.environment }));
+  // Checks are after 10 and 11 s, a poll just after 10.5 s.
+  world.at(10.3 * S, () => client.clock.step(3));
+  const news: string[] = [];
+  await world.run((async () => {
+    const options = { servers: ["server"], interval: 10.5, ...client.environment };
+    for await (const update of new Watch(options)) if (news.push(update.news) === 2) break;
+  })());
+  assertEquals(news, ["first", "disturbed"]);
+  await world.run(serving.stop());
+});
+
 Deno.test("Watch obeys a fixed interval, and does not ask an NTP server more often than once in 64 s", async () => {
   for (const [servers, interval, expected] of [["server", 7, 7], ["ntp://server", undefined, 64]]) {
     const world = new World(first);

@@ -37,13 +37,13 @@ export class Journal {
 
   /** What goes wrong: worth saying whatever else is not. */
   errors({ fix, correction }: Update): string[] {
-    const refusal = correction?.action === "refused" ? [describeCorrection(correction)] : [];
-    if (fix.synchronised) return refusal;
+    if (correction?.action === "refused") return [describeCorrection(correction)];
+    if (fix.synchronised) return [];
     // What a server says changes all the time, but not that it is no use.
     const failure = fix.servers.map(({ error, status }) => error ?? status).join();
-    if (failure === this.#failure) return refusal;
+    if (failure === this.#failure) return [];
     this.#failure = failure;
-    return [...refusal, ...describeFailure(fix)];
+    return describeFailure(fix);
   }
 
   /** What else is new. */
