@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { describe, it } from "@std/testing/bdd";
 import { setColorEnabled } from "@std/fmt/colors";
 import { panel, type PanelState } from "../src/cli/panel.ts";
-import { describeUpdate, formatFrequency, updateToJson } from "../src/cli/report.ts";
+import { describeUpdate, formatFrequency, updateToJson, worstOf } from "../src/cli/report.ts";
 import type { Fix, Update } from "../src/mod.ts";
 
 const fix: Fix = {
@@ -184,6 +184,13 @@ describe("panel()", () => {
 });
 
 describe("a poll", () => {
+  it("says how wrong the system clock can be, in holdover by the kept one", () => {
+    const behind = { ...lost, clock: { ...update.clock!, offset: -0.0012 } };
+    assertEquals([update, behind].map(worstOf), [0.001284332 + 0.00064, 0.0012 + 0.0007]);
+    assertEquals(worstOf({ ...update, correction: { action: "step", offset: 0.5 } }), 0.00064);
+    assertEquals(worstOf({ ...lost, clock: null }), null);
+  });
+
   it("is one line for people", () => {
     assertEquals(
       timeless(describeUpdate(update)),

@@ -513,6 +513,14 @@ Deno.test("Watch ends with the reason when the clock cannot be steered any more"
   assertEquals(failures, 1);
   await assertRejects(() => world.run(held.next()), Error, "cannot steer the system clock");
   assertEquals(last!.error, null, "the kernel is told that nobody keeps it, if it can be told");
+  // That it could not be let go is said if nothing else is.
+  setter.steer = ({ error }) => {
+    if (error === null) throw new Error("cannot steer the system clock");
+    return false;
+  };
+  const ended = watch[Symbol.asyncIterator]();
+  await world.run(ended.next());
+  await assertRejects(() => world.run(ended.return()), Error, "cannot steer the system clock");
   setter.steer = () => false;
   const { value } = await world.run(watch[Symbol.asyncIterator]().next());
   assertEquals(value?.state, "synchronised", "it can be iterated over again");

@@ -266,6 +266,12 @@ export function worstOfFix(fix: Fix, correction: Correction | null): number | nu
   return (correction?.action === "step" ? 0 : Math.abs(fix.offset!)) + fix.errorBound!;
 }
 
+/** As {@linkcode worstOfFix}, or without a fix by the kept clock; `null` if it is not known. */
+export function worstOf({ fix, correction, clock }: Update): number | null {
+  if (fix.synchronised) return worstOfFix(fix, correction);
+  return clock === null ? null : Math.abs(clock.offset) + clock.errorBound;
+}
+
 /** The complaint if the system clock can be off by more than `--max-offset` allows. */
 export function tooLarge(worst: number | null, maxOffset: number | undefined): string | null {
   if (maxOffset === undefined || worst === null || worst <= maxOffset) return null;

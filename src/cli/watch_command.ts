@@ -20,7 +20,7 @@ import {
   describeUpdate,
   tooLarge,
   updateToJson,
-  worstOfFix,
+  worstOf,
 } from "./report.ts";
 import { isDrawable, print, suspend } from "./terminal.ts";
 
@@ -112,12 +112,6 @@ export async function runWatch(
   if (last !== null) return EXIT.ok;
   console.error("tsync: interrupted before a fix");
   return EXIT.interrupted;
-}
-
-/** As {@linkcode worstOfFix}, or without a fix by the kept clock; `null` if it is not known. */
-function worstOf({ fix, correction, clock }: Update): number | null {
-  if (fix.synchronised) return worstOfFix(fix, correction);
-  return clock === null ? null : Math.abs(clock.offset) + clock.errorBound;
 }
 
 /** Between two redraws of the panel. */
