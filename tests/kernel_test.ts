@@ -169,7 +169,7 @@ Deno.test("the kernel's stamp of a reply is never made earlier than the reply ca
   for (const ppm of [-5900, -2000, 2000, 5900]) {
     const slew = 3n * millisecond * BigInt(ppm) / 1_000_000n;
     const { truly, said } = arrivalOf((clock) => clock.ahead += slew);
-    assert(said! >= truly && said! <= truly + 30_000n, `slewed by ${ppm} ppm: ${said! - truly}`);
+    assert(said! >= truly && said! <= truly + 40_000n, `slewed by ${ppm} ppm: ${said! - truly}`);
   }
 });
 
