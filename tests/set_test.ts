@@ -816,6 +816,17 @@ Deno.test("sync --set --watch keeps the clock, and refuses a late great step", a
   assertEquals(steered.at(-1), released);
 });
 
+Deno.test("sync --set --watch --quiet says nothing of what goes well", async () => {
+  await using server = ahead(0.05);
+  const watching = ["sync", "--set", "--watch", "--max-offset", "1e-9", server.address];
+  for (const more of [["--quiet"], ["--json"]]) {
+    const { code, stderr } = await run(setProgram, ...watching, ...more);
+    const said = lines(stderr).filter((line) => line.startsWith("tsync: "));
+    assertEquals([code, said.length], [3, more[0] === "--quiet" ? 1 : 3], stderr);
+    assertMatch(said.at(-1)!, /^tsync: the local clock may be off by /);
+  }
+});
+
 Deno.test("sync --set --watch says once that a server is gone, and that it is back", () => {
   const journal = new Journal(true, () => now * 1000);
   let now = 0;
