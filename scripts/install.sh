@@ -1,16 +1,18 @@
 #!/bin/sh
 # Installs tsync, or brings it up to date, from a release: POSIX sh, no root needed.
 #
-#   curl -fsSL https://github.com/tsync/tsync/releases/latest/download/install.sh | sh
+#   curl -fsSL https://github.com/@REPOSITORY@/releases/latest/download/install.sh | sh
 #   sh install.sh [--version X.Y.Z] [--to FOLDER]
 #   sh install.sh --uninstall [--to FOLDER]
 #
 # Without --to: where tsync already is, else /usr/local/bin for root, else the first of
 # ~/.local/bin and ~/bin that is on PATH, else ~/.local/bin.
-# TSYNC_RELEASES names another place to download from, laid out as GitHub's releases are.
+# A release's installer downloads from the repository that published it. TSYNC_REPOSITORY=OWNER/NAME
+# names another repository on GitHub, TSYNC_RELEASES another place that is laid out in the same way.
 set -eu
 
-releases=${TSYNC_RELEASES:-https://github.com/tsync/tsync/releases}
+repository=${TSYNC_REPOSITORY:-@REPOSITORY@}
+releases=${TSYNC_RELEASES:-https://github.com/$repository/releases}
 version=
 folder=
 uninstall=
@@ -145,6 +147,12 @@ main() {
     echo "removed $program"
     exit 0
   fi
+  case $releases in
+    https://github.com/@*)
+      fail 'it does not know where releases are, since it is not from one: name the repository, as in' \
+        "TSYNC_REPOSITORY=OWNER/NAME sh $0"
+      ;;
+  esac
   # What does not run is left alone too: whose it is cannot be told.
   [ ! -f "$program" ] || before=$(version_of "$program")
 

@@ -9,7 +9,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import config from "../deno.json" with { type: "json" };
 import { generated } from "../scripts/generate.ts";
-import { releaseNotes } from "../scripts/release_notes.ts";
+import { howToInstall, releaseNotes } from "../scripts/release_notes.ts";
 import { parseCommandLine } from "../src/cli/args.ts";
 import { COMMANDS, dashed } from "../src/cli/flags.ts";
 import { parseKeys } from "../src/ntp/keys.ts";
@@ -19,6 +19,8 @@ for (const { name } of Deno.readDirSync("docs")) {
   if (name.endsWith(".md")) files.push(`docs/${name}`);
 }
 const texts = new Map(files.map((file) => [file, Deno.readTextFileSync(file)]));
+
+const PAGES = ["releases/latest", "security/advisories/new"];
 
 /** The anchors that GitHub makes of a text's headings. */
 function anchors(text: string): Set<string> {
@@ -35,6 +37,10 @@ Deno.test("links lead to files and headings that exist", () => {
   for (const [file, text] of texts) {
     for (const [, target] of text.matchAll(/\]\(([^)\s]+)\)/g)) {
       if (/^https?:/.test(target!)) continue;
+      // Pages of the repository that shows the text, on GitHub: below OWNER/NAME, as the text itself
+      // is below OWNER/NAME/blob/BRANCH.
+      const top = "../".repeat(file.split("/").length + 1);
+      if (PAGES.some((page) => target === top + page)) continue;
       const [path, anchor] = target!.split("#") as [string, string?];
       const resolved = path === "" ? file : new URL(path, `file:///${file}`).pathname.slice(1);
       try {
@@ -198,4 +204,9 @@ Deno.test("a release is of the version that deno.json and CHANGELOG name", () =>
   assertThrows(() => releaseNotes("v9.9.9", "9.9.9", changelog), Error, "the top entry");
   const two = "# Changes\n\n## 2.0.0 (2026-12-01)\n\n- b\n\n## 1.0.0\n\n- a\n";
   assertEquals(releaseNotes("v2.0.0", "2.0.0", two), "- b");
+  const says = howToInstall("v2.0.0", "someone/fork");
+  assert(says.includes(
+    "\ncurl -fsSL https://github.com/someone/fork/releases/latest/download/install.sh | sh\n",
+  ));
+  assertEquals(says.match(/github\.com\/(?!someone\/fork\/)/g), null);
 });

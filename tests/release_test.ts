@@ -250,6 +250,61 @@ Deno.test("install.sh does nothing if it is cut short, whatever the length", asy
   assertEquals(names.toSorted(), ["cut.sh", "stage", "www"]);
 });
 
+Deno.test("install.sh that is not from a release says what to do", async () => {
+  await using place = await Place.make();
+  const { code, stdout, stderr } = await place.install([], { TSYNC_RELEASES: "" });
+  assertEquals([code, stdout], [1, ""]);
+  assertMatch(
+    stderr,
+    /^install\.sh: it does not know .*: name the .* TSYNC_REPOSITORY=OWNER\/NAME /,
+  );
+  await place.assertTidy([]);
+});
+
+/** A file of the tree that Git would keep, as text; `""` if it is none. */
+async function* tree(directory = "."): AsyncGenerator<[path: string, content: string]> {
+  for await (const { name, isDirectory } of Deno.readDir(directory)) {
+    if ([".git", "node_modules", "dist"].includes(name)) continue;
+    const path = `${directory}/${name}`;
+    if (isDirectory) yield* tree(path);
+    else yield [path, text(await Deno.readFile(path))];
+  }
+}
+
+Deno.test("no address of a repository, or scope, is written down but where it stands for one", async () => {
+  const found: string[] = [];
+  for await (const [path, content] of tree()) {
+    for (
+      const [address] of content.matchAll(/github\.(?:com|io)\/[\w.-]+|io\.github\.|@tsync\/\w+/g)
+    ) {
+      const isExpected = path === "./deno.json"
+        ? address === config.name
+        : address === "github.com/OWNER" || path === "./tests/docs_test.ts" ||
+          path === "./tests/release_test.ts";
+      if (!isExpected) found.push(`${path}: ${address}`);
+    }
+  }
+  assertEquals(found, []);
+});
+
+Deno.test("publish.sh publishes under the scope that it is told", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    await Deno.writeTextFile(
+      `${directory}/deno`,
+      '#!/bin/sh\nprintf "%s\\n" "$@"\nsed -n 2p deno.json\ngrep -rho "from .*/tsync.*" src\n',
+      { mode: 0o755 },
+    );
+    const said = await sh(`DENO=${directory}/deno sh scripts/publish.sh someone --dry-run`);
+    const [publish, flag, name, ...examples] = said.split("\n");
+    assertEquals([publish, flag, name], ["publish", "--dry-run", '  "name": "@someone/tsync",']);
+    assert(examples.length >= 5);
+    for (const example of examples) assertEquals(example, 'from "@someone/tsync";');
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
 Deno.test("install.sh refuses what it does not know", async () => {
   await using place = await Place.make();
   for (const args of [["--frobnicate"], ["--to"]]) {
@@ -259,7 +314,7 @@ Deno.test("install.sh refuses what it does not know", async () => {
   }
 });
 
-Deno.test("package.sh packs what install.sh installs, the same bytes each time", async () => {
+Deno.test("package.sh packs what its installer installs, the same bytes each time", async () => {
   if (compiled() === null) return console.log("no compiled program: it is not packed");
   if (!(await sh("tar --version")).includes("GNU")) return console.log("no GNU tar: not tried");
   const directory = await Deno.makeTempDir();
@@ -269,29 +324,58 @@ Deno.test("package.sh packs what install.sh installs, the same bytes each time",
       `mkdir -p ${directory}/dist && cp -R deno.json README.md LICENSE CHANGELOG.md packaging scripts ${directory}
       ln dist/tsync-${target} ${directory}/dist/ 2>/dev/null || cp dist/tsync-${target} ${directory}/dist/`,
     );
-    const packed = await sh(`XZ_OPT=-0 sh scripts/package.sh ${target}`, directory);
+    const pack = () =>
+      sh(`REPOSITORY=someone/fork XZ_OPT=-0 sh scripts/package.sh ${target}`, directory);
+    const packed = await pack();
     const names = [...packed.matchAll(/^[0-9a-f]{64} {2}(\S+)$/gm)].map(([, name]) => name);
     assertEquals(names, [
       "install.sh",
-      "io.github.tsync.sync.plist",
       `tsync-${version}-${target}.tar.xz`,
       "tsync-refclock.service",
       "tsync-serve.service",
+      "tsync-sync.plist",
       "tsync-sync.service",
     ]);
-    assertEquals(await sh(`XZ_OPT=-0 sh scripts/package.sh ${target}`, directory), packed);
-    await sh("mkdir -p www/latest && mv dist/release www/latest/download", directory);
-    await using server = Deno.serve(
-      { hostname: "127.0.0.1", port: 0, onListen: () => {} },
-      async (request) =>
-        new Response(await Deno.readFile(`${directory}/www${new URL(request.url).pathname}`)),
+    assertEquals(await pack(), packed);
+    const units = await sh("grep -h Documentation= dist/release/*.service", directory);
+    assertEquals(
+      new Set(units.split("\n")),
+      new Set(["Documentation=https://github.com/someone/fork"]),
     );
-    const releases = `http://127.0.0.1:${server.addr.port}`;
-    const said = await sh(`TSYNC_RELEASES=${releases} sh scripts/install.sh --to ${directory}/bin`);
+    // What is published is installed from where it says, of which this is a picture.
+    await sh(
+      `mkdir -p www/latest tools && mv dist/release www/latest/download
+      cat >tools/curl <<'END'
+#!/bin/sh
+for each; do
+  if [ "$last" = -o ]; then file=$each; fi
+  last=$each
+done
+cp "$WWW/\${last#https://github.com/someone/fork/releases/}" "$file"
+END
+      chmod 755 tools/curl`,
+      directory,
+    );
+    const said = await sh(
+      `WWW=${directory}/www PATH=${directory}/tools:$PATH \
+        sh www/latest/download/install.sh --to ${directory}/bin`,
+      directory,
+    );
     assertMatch(said, new RegExp(`^installed tsync ${version} as `));
     assertMatch(await sh(`sh scripts/smoke.sh ${directory}/bin/tsync`), /is well$/);
   } finally {
     await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test("package.sh packs nothing without the name of a repository", async () => {
+  for (const repository of ["", "owner", "owner/name/more", "a b/c", "owner/name|e"]) {
+    const { success, stdout, stderr } = await new Deno.Command("sh", {
+      args: ["scripts/package.sh"],
+      env: { REPOSITORY: repository },
+    }).output();
+    assertEquals([success, text(stdout)], [false, ""]);
+    assertMatch(text(stderr), /^package\.sh: .* set it to OWNER\/NAME\n$/);
   }
 });
 
@@ -318,6 +402,7 @@ for (
       "--external-sources",
       "scripts/install.sh",
       "scripts/package.sh",
+      "scripts/publish.sh",
       "scripts/smoke.sh",
       ".ci/run",
       "scripts/completions/tsync.bash",

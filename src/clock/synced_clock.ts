@@ -46,7 +46,7 @@ export interface ClockOffset {
  * @example
  * ```ts
  * import { assert } from "@std/assert";
- * import { compareTimes, serve, Watch } from "@tsync/tsync";
+ * import { compareTimes, serve, Watch } from "tsync";
  *
  * const server = await serve({ hosts: ["127.0.0.1"], port: 0 });
  * const watch = new Watch({ servers: [`127.0.0.1:${server.addresses[0]!.port}`] });

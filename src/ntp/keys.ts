@@ -134,7 +134,7 @@ class SymmetricKey implements MessageKey, Disposable {
  * @example
  * ```ts
  * import { assert } from "@std/assert";
- * import { parseKeys, serve, sync } from "@tsync/tsync";
+ * import { parseKeys, serve, sync } from "tsync";
  *
  * const file = "10 AES128 HEX:7EA62AE64D190114D46D5A082F948EC1\n";
  * using keys = parseKeys(new TextEncoder().encode(file));

@@ -100,7 +100,7 @@ export interface ServeOptions extends Limits {
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
- * import { serve, sync } from "@tsync/tsync";
+ * import { serve, sync } from "tsync";
  *
  * const server = await serve({ hosts: ["127.0.0.1"], port: 0, stratum: 3 });
  * const [address] = server.addresses; // With the actual port.

@@ -97,7 +97,7 @@ const POLLS = 3;
  * @example
  * ```ts
  * import { assert } from "@std/assert";
- * import { serve, sync } from "@tsync/tsync";
+ * import { serve, sync } from "tsync";
  *
  * const server = await serve({ hosts: ["127.0.0.1"], port: 0 });
  * const fix = await sync({ servers: [`127.0.0.1:${server.addresses[0]!.port}`] });

@@ -80,7 +80,7 @@ const CHECK_SECONDS = 1;
  * @example
  * ```ts
  * import { assert } from "@std/assert";
- * import { serve, Watch } from "@tsync/tsync";
+ * import { serve, Watch } from "tsync";
  *
  * const server = await serve({ hosts: ["127.0.0.1"], port: 0 });
  * const watch = new Watch({ servers: [`127.0.0.1:${server.addresses[0]!.port}`] });
