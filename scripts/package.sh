@@ -15,14 +15,14 @@ release=dist/release
 mkdir -p $release
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
-cp -R README.md LICENSE CHANGELOG.md packaging scripts/completions scripts/install.sh "$stage"
+cp -R README.md LICENSE CHANGELOG.md man packaging scripts/completions scripts/install.sh "$stage"
 grep -rl @REPOSITORY@ "$stage" | xargs sed -i "s|@REPOSITORY@|$repository|g"
 for target in "$@"; do
   name=tsync-$version-$target
   mkdir "$stage/$name"
   cp "dist/tsync-$target" "$stage/$name/tsync"
   chmod 755 "$stage/$name/tsync"
-  (cd "$stage" && cp -R README.md LICENSE CHANGELOG.md packaging completions "$name")
+  (cd "$stage" && cp -R README.md LICENSE CHANGELOG.md man packaging completions "$name")
   tar -C "$stage" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cJf \
     "$release/$name.tar.xz" "$name"
 done

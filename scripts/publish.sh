@@ -1,6 +1,7 @@
 #!/bin/sh
 # publish.sh SCOPE [FLAG...]: publishes the library to JSR as @SCOPE/tsync. FLAGs are those of
 # `deno publish`. The scope that deno.json has is only a name to work with; examples import "tsync".
+# DENO is how to start Deno, if it is not on PATH.
 set -eu
 cd "$(dirname "$0")/.."
 scope=$1
@@ -9,7 +10,12 @@ stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 cp -R deno.json README.md CHANGELOG.md LICENSE docs src "$stage"
 cd "$stage"
-sed -i "s|^  \"name\": \"@[^/]*/|  \"name\": \"@$scope/|" deno.json
-grep -rl 'from "tsync"' src | xargs sed -i "s|from \"tsync\"|from \"@$scope/tsync\"|"
-# DENO: how to start Deno, if it is not on PATH.
+{
+  echo deno.json
+  grep -rl 'from "tsync"' src
+} | while read -r file; do
+  sed "s|^  \"name\": \"@[^/]*/|  \"name\": \"@$scope/|; s|from \"tsync\"|from \"@$scope/tsync\"|" \
+    "$file" >new
+  mv new "$file"
+done
 ${DENO:-deno} publish "$@"

@@ -321,7 +321,7 @@ Deno.test("package.sh packs what its installer installs, the same bytes each tim
   try {
     // A copy, since it writes beside the program.
     await sh(
-      `mkdir -p ${directory}/dist && cp -R deno.json README.md LICENSE CHANGELOG.md packaging scripts ${directory}
+      `mkdir -p ${directory}/dist && cp -R deno.json README.md LICENSE CHANGELOG.md man packaging scripts ${directory}
       ln dist/tsync-${target} ${directory}/dist/ 2>/dev/null || cp dist/tsync-${target} ${directory}/dist/`,
     );
     const pack = () =>
@@ -425,6 +425,7 @@ for (
       "tests/arm64/run.sh",
       "tests/arm64/init.sh",
     ]],
+    ["mandoc", ["-Tlint", "man/tsync.1"]],
     ["systemd-analyze", [
       "verify",
       "packaging/systemd/tsync-refclock.service",
