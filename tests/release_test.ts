@@ -314,38 +314,159 @@ Deno.test("install.sh refuses what it does not know", async () => {
   }
 });
 
-Deno.test("package.sh packs what its installer installs, the same bytes each time", async () => {
+/** Is a program here? Otherwise says that what takes it is not tried. */
+async function has(program: string): Promise<boolean> {
+  const { success } = await new Deno.Command("sh", { args: ["-c", `command -v ${program}`] })
+    .output();
+  if (!success) console.log(`${program} is not here: not tried`);
+  return success;
+}
+
+/** A copy of what is packed, since it is packed beside the programs. */
+class Packer implements AsyncDisposable {
+  private constructor(readonly directory: string) {}
+
+  static async make(): Promise<Packer> {
+    const packer = new Packer(await Deno.makeTempDir());
+    await sh(
+      `mkdir -p ${packer.directory}/dist
+      cp -R deno.json README.md LICENSE CHANGELOG.md man packaging scripts ${packer.directory}`,
+    );
+    return packer;
+  }
+
+  /** Packs, quickly. @returns The names and checksums. */
+  async pack(...targets: string[]): Promise<Map<string, string>> {
+    const said = await this.sh(
+      `REPOSITORY=someone/fork SOURCE_DATE_EPOCH=1800000000 QUICK=yes \
+        sh scripts/package.sh ${targets.join(" ")}`,
+    );
+    return new Map(
+      [...said.matchAll(/^([0-9a-f]{64}) {2}(\S+)$/gm)].map(([, sum, name]) => [name!, sum!]),
+    );
+  }
+
+  sh(script: string): Promise<string> {
+    return sh(script, this.directory);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Deno.remove(this.directory, { recursive: true });
+  }
+}
+
+const hasGnu = Deno.build.os === "linux";
+
+Deno.test("package.sh packs all that a release has, the same bytes each time", async () => {
+  if (!hasGnu) return console.log("no GNU tools: not tried");
+  if (!await has("dpkg-deb")) return;
+  await using packer = await Packer.make();
+  const targets = ["x86_64", "aarch64"].flatMap((processor) =>
+    ["unknown-linux-gnu", "apple-darwin"].map((system) => `${processor}-${system}`)
+  );
+  // In place of programs: what is packed of a real one is tried below.
+  for (const each of targets) {
+    await Deno.writeTextFile(
+      `${packer.directory}/dist/tsync-${each}`,
+      `${each} GLIBC_2.17 GLIBC_2.27 GLIBC_2.4 /registry/src/index.crates.io-1/serde-1.0.228/src/lib.rs\n`,
+    );
+  }
+  const packed = await packer.pack(...targets);
+  const archives = targets.map((each) => `tsync-${version}-${each}.tar.xz`);
+  const debs = ["amd64", "arm64"].map((architecture) => `tsync_${version}-1_${architecture}.deb`);
+  assertEquals(
+    [...packed.keys()].toSorted(),
+    [
+      ...["install.sh", "tsync.rb", "tsync-sync.plist"],
+      ...["refclock", "serve", "sync"].map((unit) => `tsync-${unit}.service`),
+      ...archives,
+      ...debs,
+    ].toSorted(),
+  );
+  assertEquals(await packer.pack(...targets), packed);
+
+  // All of them name the repository, and none has a placeholder left.
+  await packer.sh(
+    `cd dist/release
+    for archive in *.tar.xz; do tar -xJf $archive; done
+    for deb in *.deb; do dpkg-deb -R $deb \${deb%.deb}; gzip -d \${deb%.deb}/usr/share/doc/tsync/*.gz; done
+    rm *.tar.xz *.deb`,
+  );
+  const release = `${packer.directory}/dist/release`;
+  assertEquals(await packer.sh("grep -rhoE '@[A-Za-z0-9_-]+@.*' dist/release | sort -u"), "");
+  const named = new Set<string>();
+  for await (const [path, content] of tree(release)) {
+    if (!content.includes("github.com/someone/fork")) continue;
+    named.add(
+      path.slice(release.length + 1).replace(/^tsync-[\d.]+-[^/]+/, "A").replace(
+        /^tsync_[^/]+/,
+        "D",
+      ),
+    );
+  }
+  const units = ["refclock", "serve", "sync"].map((unit) => `tsync-${unit}.service`);
+  assertEquals(
+    named,
+    new Set([
+      ...[
+        "install.sh",
+        "tsync.rb",
+        "A/copyright",
+        "D/DEBIAN/control",
+        "D/usr/share/doc/tsync/copyright",
+      ],
+      ...units.flatMap((
+        unit,
+      ) => [unit, `A/packaging/systemd/${unit}`, `D/usr/lib/systemd/system/${unit}`]),
+    ]),
+  );
+
+  const formula = await Deno.readTextFile(`${release}/tsync.rb`);
+  for (const archive of archives) {
+    assertMatch(
+      formula,
+      new RegExp(
+        `url "https://github.com/someone/fork/releases/download/v${version}/${archive}"\n +sha256 "${
+          packed.get(archive)
+        }"`,
+      ),
+    );
+  }
+  if (await has("ruby")) assertEquals(await sh(`ruby -wc ${release}/tsync.rb`), "Syntax OK");
+
+  const deb = `dist/release/tsync_${version}-1_arm64`;
+  assertMatch(
+    await packer.sh(`cat ${deb}/DEBIAN/control`),
+    /^Architecture: arm64\n[^]*^Depends: libc6 \(>= 2\.27\), /m,
+  );
+  assertEquals(
+    await packer.sh(`cat ${deb}/usr/bin/tsync`),
+    await packer.sh("cat dist/tsync-aarch64-unknown-linux-gnu"),
+  );
+  assertEquals(
+    (await packer.sh(`grep -ho '^ExecStart=/[a-z/]*' ${deb}/usr/lib/systemd/system/*`)).split("\n"),
+    units.map(() => "ExecStart=/usr/bin/tsync"),
+  );
+  assertMatch(await packer.sh(`cat ${deb}/usr/share/doc/tsync/copyright`), /^ serde-1\.0\.228$/m);
+});
+
+Deno.test("package.sh packs what its installer installs, and a package that lintian accepts", async () => {
   if (compiled() === null) return console.log("no compiled program: it is not packed");
-  if (!(await sh("tar --version")).includes("GNU")) return console.log("no GNU tar: not tried");
-  const directory = await Deno.makeTempDir();
-  try {
-    // A copy, since it writes beside the program.
-    await sh(
-      `mkdir -p ${directory}/dist && cp -R deno.json README.md LICENSE CHANGELOG.md man packaging scripts ${directory}
-      ln dist/tsync-${target} ${directory}/dist/ 2>/dev/null || cp dist/tsync-${target} ${directory}/dist/`,
-    );
-    const pack = () =>
-      sh(`REPOSITORY=someone/fork XZ_OPT=-0 sh scripts/package.sh ${target}`, directory);
-    const packed = await pack();
-    const names = [...packed.matchAll(/^[0-9a-f]{64} {2}(\S+)$/gm)].map(([, name]) => name);
-    assertEquals(names, [
-      "install.sh",
-      `tsync-${version}-${target}.tar.xz`,
-      "tsync-refclock.service",
-      "tsync-serve.service",
-      "tsync-sync.plist",
-      "tsync-sync.service",
-    ]);
-    assertEquals(await pack(), packed);
-    const units = await sh("grep -h Documentation= dist/release/*.service", directory);
-    assertEquals(
-      new Set(units.split("\n")),
-      new Set(["Documentation=https://github.com/someone/fork"]),
-    );
-    // What is published is installed from where it says, of which this is a picture.
-    await sh(
-      `mkdir -p www/latest tools && mv dist/release www/latest/download
-      cat >tools/curl <<'END'
+  if (!hasGnu) return console.log("no GNU tools: not tried");
+  await using packer = await Packer.make();
+  const { directory } = packer;
+  await sh(
+    `ln dist/tsync-${target} ${directory}/dist/ 2>/dev/null || cp dist/tsync-${target} ${directory}/dist/`,
+  );
+  await packer.pack(target);
+  if (await has("dpkg-deb") && await has("lintian")) {
+    const said = await packer.sh("lintian --profile debian --allow-root --fail-on none dist/release/*.deb");
+    assertEquals(said, "");
+  }
+  // What is published is installed from where it says, of which this is a picture.
+  await packer.sh(
+    `mkdir -p www/latest tools && mv dist/release www/latest/download
+    cat >tools/curl <<'END'
 #!/bin/sh
 for each; do
   if [ "$last" = -o ]; then file=$each; fi
@@ -353,19 +474,14 @@ for each; do
 done
 cp "$WWW/\${last#https://github.com/someone/fork/releases/}" "$file"
 END
-      chmod 755 tools/curl`,
-      directory,
-    );
-    const said = await sh(
-      `WWW=${directory}/www PATH=${directory}/tools:$PATH \
-        sh www/latest/download/install.sh --to ${directory}/bin`,
-      directory,
-    );
-    assertMatch(said, new RegExp(`^installed tsync ${version} as `));
-    assertMatch(await sh(`sh scripts/smoke.sh ${directory}/bin/tsync`), /is well$/);
-  } finally {
-    await Deno.remove(directory, { recursive: true });
-  }
+    chmod 755 tools/curl`,
+  );
+  const said = await packer.sh(
+    `WWW=${directory}/www PATH=${directory}/tools:$PATH \
+      sh www/latest/download/install.sh --to ${directory}/bin`,
+  );
+  assertMatch(said, new RegExp(`^installed tsync ${version} as `));
+  assertMatch(await sh(`sh scripts/smoke.sh ${directory}/bin/tsync`), /is well$/);
 });
 
 Deno.test("package.sh packs nothing without the name of a repository", async () => {
@@ -414,10 +530,15 @@ for (
     ["shellcheck", [
       "--external-sources",
       "scripts/install.sh",
+      "scripts/copyright.sh",
+      "scripts/deb.sh",
       "scripts/package.sh",
       "scripts/publish.sh",
       "scripts/smoke.sh",
       ".ci/run",
+      "packaging/debian/postinst",
+      "packaging/debian/postrm",
+      "packaging/debian/prerm",
       "scripts/completions/tsync.bash",
       "tests/vm/run.sh",
       "tests/vm/clock.sh",
