@@ -31,8 +31,9 @@ export function howToInstall(tag: string, repository: string): string {
 curl -fsSL ${page}/releases/latest/download/install.sh | sh
 \`\`\`
 
-[Installing and running it](${page}/blob/${tag}/docs/operation.md) tells the rest. macOS quarantines
-what a browser downloads: \`xattr -d com.apple.quarantine FILE\` lets it run.`;
+Below are also packages for Debian and Ubuntu, and a formula for Homebrew. [Installing and running
+it](${page}/blob/${tag}/docs/operation.md) tells the rest. macOS quarantines what a browser
+downloads: \`xattr -d com.apple.quarantine FILE\` lets it run.`;
 }
 
 if (import.meta.main) {

@@ -460,7 +460,9 @@ Deno.test("package.sh packs what its installer installs, and a package that lint
   );
   await packer.pack(target);
   if (await has("dpkg-deb") && await has("lintian")) {
-    const said = await packer.sh("lintian --profile debian --allow-root --fail-on none dist/release/*.deb");
+    const said = await packer.sh(
+      "lintian --profile debian --allow-root --fail-on none dist/release/*.deb",
+    );
     assertEquals(said, "");
   }
   // What is published is installed from where it says, of which this is a picture.
