@@ -32,8 +32,9 @@ for target in "$@"; do
     rm -r "$name/packaging/debian" "$name/packaging/homebrew")
   # Of xz's filters for code, that for arm64 asks those who unpack for xz 5.4; the other asks nothing.
   case $target in x86_64-*) filter=--x86 ;; *) filter= ;; esac
-  tar -C "$stage" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf - "$name" |
-    xz -c $filter --lzma2="$preset" >"$release/$name.tar.xz"
+  tar -C "$stage" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner \
+    -cf "$stage/$name.tar" "$name"
+  xz -c $filter --lzma2="$preset" "$stage/$name.tar" >"$release/$name.tar.xz"
   case $target in
     *-linux-*)
       if command -v dpkg-deb >/dev/null; then
