@@ -49,79 +49,111 @@ export const FAR_ROWS: readonly FarRow[] = [
   { name: "far-on-off", path: onOff(CALM, 0.02, 0.2, 0.4), promised: LASTING },
 ];
 
-/** The ways that are compared. */
-const WAYS: readonly Way[] = [{}, { samples: 32 }, { samples: 16, inSequence: true }];
+/** By default, without going on while congestion lasts, and one after another. */
+const WAYS = {
+  default: {},
+  fixed: { samples: 32 },
+  sequence: { samples: 16, inSequence: true },
+} as const satisfies Record<string, Way>;
 
-/** Figures over many seeds, of one way. */
+/** Runs a row with a seed in all ways. */
+export async function inAllWays({ path }: FarRow, seed: number) {
+  const [byDefault, fixed, sequence] = [
+    await burst(seed, path, WAYS.default),
+    await burst(seed, path, WAYS.fixed),
+    await burst(seed, path, WAYS.sequence),
+  ];
+  return { default: byDefault, fixed, sequence };
+}
+
+/** The figures of a way over many seeds. */
 export interface WayFigures {
-  /** Runs whose bound does not contain the true offset. */
-  readonly outside: number;
   /** Seconds. */
   readonly medianError: number;
   readonly rmsError: number;
-  /** Medians: seconds. */
-  readonly bound: number;
+  /** Means. */
   readonly elapsed: number;
-  readonly meanElapsed: number;
-  readonly meanExchanges: number;
-  /** The part of runs with more than 32 exchanges. */
-  readonly longer: number;
+  readonly exchanges: number;
 }
 
-/** Runs a way with seeds. */
+/** The figures of a row over many seeds. */
+export interface FarFigures {
+  readonly ways: Readonly<Record<keyof typeof WAYS, WayFigures>>;
+  /** Runs whose bound does not contain the true offset, of all ways. */
+  readonly outside: number;
+  /** The part of runs that went on because congestion lasted. */
+  readonly prolonged: number;
+  /** Seconds of simulated time in all. */
+  readonly elapsed: number;
+}
+
+/** Runs a row with many seeds. @param worlds For each seed, of what its world is made. */
 export async function runFar(
-  { name, path }: FarRow,
-  way: Way,
-  seeds: readonly number[],
-): Promise<WayFigures> {
-  const bursts: Burst[] = [];
+  row: FarRow,
+  worlds: readonly { readonly seed: number; readonly world: number }[],
+): Promise<FarFigures> {
+  const all: Awaited<ReturnType<typeof inAllWays>>[] = [];
   let outside = 0;
-  for (const seed of seeds) {
-    const result = await burst(seed, path, way);
-    bursts.push(result);
-    if (result.intersection.error <= result.intersection.bound) continue;
-    outside++;
-    console.error(`outside: ${name}, world ${seed}, ${JSON.stringify(way)}`);
+  for (const { seed, world } of worlds) {
+    const ways = await inAllWays(row, world);
+    all.push(ways);
+    for (const { intersection: { error, bound } } of Object.values(ways)) {
+      if (error <= bound) continue;
+      outside++;
+      console.error(`outside: deno task simulate --row ${row.name} --seed ${seed}`);
+    }
   }
-  const all = (figure: (burst: Burst) => number) => bursts.map(figure).sort((a, b) => a - b);
-  const median = (figure: (burst: Burst) => number) => all(figure)[Math.floor(seeds.length / 2)]!;
-  const mean = (figure: (burst: Burst) => number) =>
-    all(figure).reduce((a, b) => a + b) / seeds.length;
+  const figuresOf = (way: keyof typeof WAYS): WayFigures => {
+    const bursts = all.map((each) => each[way]);
+    const errors = bursts.map(({ intersection }) => intersection.error).sort((a, b) => a - b);
+    return {
+      medianError: errors[Math.floor(errors.length / 2)]!,
+      rmsError: Math.sqrt(mean(errors.map((error) => error ** 2))),
+      elapsed: mean(bursts.map(({ elapsed }) => elapsed)),
+      exchanges: mean(bursts.map(({ exchanges }) => exchanges)),
+    };
+  };
+  const ways = {
+    default: figuresOf("default"),
+    fixed: figuresOf("fixed"),
+    sequence: figuresOf("sequence"),
+  };
   return {
+    ways,
     outside,
-    medianError: median((each) => each.intersection.error),
-    rmsError: Math.sqrt(mean((each) => each.intersection.error ** 2)),
-    bound: median((each) => each.intersection.bound),
-    elapsed: median((each) => each.elapsed),
-    meanElapsed: mean((each) => each.elapsed),
-    meanExchanges: mean((each) => each.exchanges),
-    longer: mean((each) => Number(each.exchanges > 32)),
+    prolonged: mean(all.map((each) => Number(each.default.exchanges > WAYS.fixed.samples))),
+    elapsed: all.length * Object.values(ways).reduce((sum, { elapsed }) => sum + elapsed, 0),
   };
 }
 
-if (import.meta.main) {
-  const [from, count, ...names] = Deno.args;
-  for (const row of FAR_ROWS) {
-    if (names.length > 0 && !names.includes(row.name)) continue;
-    let h = 0;
-    for (const c of row.name) h = Math.imul(h ^ c.charCodeAt(0), 0x01000193) >>> 0;
-    const seeds = Array.from({ length: Number(count) }, (_, i) => Number(from) + i + h >>> 0);
-    const t = performance.now();
-    const [def, plain, seq] = [
-      await runFar(row, WAYS[0]!, seeds),
-      await runFar(row, WAYS[1]!, seeds),
-      await runFar(row, WAYS[2]!, seeds),
-    ];
-    const f = (w: WayFigures) =>
-      `${(w.medianError * 1e6).toFixed(0).padStart(6)} ${
-        (w.medianError / seq.medianError).toFixed(2)
-      } ${(w.rmsError / seq.rmsError).toFixed(2)} t=${w.meanElapsed.toFixed(2)} n=${
-        w.meanExchanges.toFixed(1)
-      } +${(w.longer * 100).toFixed(0)}% out=${w.outside}`;
-    console.log(
-      `${row.name.padEnd(18)} rule ${f(def)} | 32 ${f(plain)} | seq ${f(seq)} | ${
-        ((performance.now() - t) / 1000).toFixed(0)
-      } s`,
-    );
-  }
+function mean(figures: readonly number[]): number {
+  return figures.reduce((a, b) => a + b) / figures.length;
+}
+
+/** Above the lines of the table. */
+export const FAR_HEADING = "long paths: errors by default and with 32 exchanges, of those of 16 " +
+  "in sequence; mean times\n\n" +
+  "                     runs  by default     32 exchanges   runs      seconds             exchanges\n" +
+  "row               outside  median   rms   median   rms   longer   def.   32  16 seq.    by default";
+
+/** A line of the table. */
+export function farLine(
+  { name }: FarRow,
+  { outside, prolonged, ways: { default: byDefault, fixed, sequence } }: FarFigures,
+): string {
+  const ratios = (way: WayFigures) =>
+    (way.medianError / sequence.medianError).toFixed(2).padStart(8) +
+    (way.rmsError / sequence.rmsError).toFixed(2).padStart(6);
+  const seconds = [byDefault, fixed, sequence].map(({ elapsed }) => elapsed.toFixed(2).padStart(6));
+  return name.padEnd(18) + String(outside).padStart(7) + ratios(byDefault) + ` ${ratios(fixed)}` +
+    `${(100 * prolonged).toFixed(0)} %`.padStart(9) + " " + seconds.join("") +
+    byDefault.exchanges.toFixed(1).padStart(16);
+}
+
+/** Is a row as promised? */
+export function isAsPromised(
+  { promised = Infinity }: FarRow,
+  { outside, ways: { default: byDefault, sequence } }: FarFigures,
+): boolean {
+  return outside === 0 && byDefault.medianError <= promised * sequence.medianError;
 }
