@@ -82,9 +82,9 @@ export class World {
     for (;;) {
       await everythingElse();
       if (settled) return promise;
-      const event = pop(this.#queue);
+      let event = pop(this.#queue);
+      while (event?.cancelled) event = pop(this.#queue);
       if (event === undefined) throw new Error("nothing is left to happen, but it is not settled");
-      if (event.cancelled) continue;
       this.now = event.at;
       event.callback();
     }
