@@ -30,6 +30,7 @@ export const FAR_ROWS: readonly FarRow[] = [
   { name: "far-20-ms", path: both(exponential(0.01, 0.001)), promised: INDEPENDENT },
   { name: "far-100-ms", path: both(exponential(0.05, 0.005)), promised: INDEPENDENT },
   { name: "far-300-ms", path: both(exponential(0.15, 0.015)), promised: INDEPENDENT },
+  { name: "far-jitter-20-ms", path: both(exponential(0.05, 0.02)) },
   { name: "far-pareto", path: both(pareto(0.05, 0.005)), promised: INDEPENDENT },
   {
     name: "far-window",
