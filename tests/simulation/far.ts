@@ -5,7 +5,7 @@
  * @module
  */
 
-import { type Burst, burst, type Way } from "./burst.ts";
+import { burst, type Way } from "./burst.ts";
 import { inWaves, lasting, onOff } from "./paths.ts";
 import { exponential, pareto } from "./random.ts";
 import type { Path, World } from "./world.ts";
