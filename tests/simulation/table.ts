@@ -3,8 +3,9 @@
  *
  * `--seeds N` (default 10000) from `--from N` (default 1) on, `--row NAME` for
  * one row only, `--seed N` for one run of it, the figures of which are printed;
- * `--scenario NAME --seed N` replays a run of a scenario. Exits 1 if a bound does not hold, a vote goes
- * wrong, or a row is not what documentation promises.
+ * `--scenario NAME --seed N` replays a run of a scenario. Exits 1 if a bound
+ * does not hold, a vote goes wrong, or a row is not what documentation
+ * promises.
  *
  * @module
  */
@@ -74,7 +75,7 @@ function mixed({ name }: { readonly name: string }, seed: number): number {
   return hash;
 }
 
-/** Seeds for a row of long paths. */
+/** Of what the worlds of a row are made, for so many seeds. */
 export function worldsFor(row: { readonly name: string }, seeds: number, from = 1) {
   return Array.from({ length: seeds }, (_, i) => from + i)
     .map((seed) => ({ seed, world: mixed(row, seed) }));
@@ -130,7 +131,7 @@ const micro = (seconds: number) => (seconds * 1e6).toFixed(1).padStart(10);
 /** @returns Seconds simulated. */
 async function printRows(rows: readonly Row[], seeds: number, from: number): Promise<number> {
   let simulated = 0;
-  console.log(`${seeds} seeds a row, 16 samples; medians in µs\n`);
+  console.log(`${seeds} seeds a row; medians in µs\n`);
   console.log(
     "                        runs    error                       bound beyond half the delay",
   );
