@@ -610,7 +610,9 @@ function testProgram(program: Program): void {
     await connection.write(requests);
     const replies = new Uint8Array(requests.length);
     for (let filled = 0; filled < replies.length;) {
-      filled += (await connection.read(replies.subarray(filled)))!;
+      const count = await connection.read(replies.subarray(filled));
+      assert(count !== null, `${filled / 48} of ${COUNT} replies`);
+      filled += count;
     }
     let [received, transmitted] = [0n, 0n];
     for (let i = 0; i < COUNT; i++) {
