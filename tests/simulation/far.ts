@@ -23,8 +23,11 @@ const both = (delay: Path["out"]): Path => ({ out: delay, back: delay });
 /** 100 ms there and back, and a little jitter. */
 const CALM = exponential(0.05, 0.0005);
 
-/** Jitter that is independent from one message to the next, and delays that last. */
-const [INDEPENDENT, LASTING] = [0.7, 1.3];
+/** With jitter that is independent from one message to the next. */
+const INDEPENDENT = 0.7;
+
+/** With delays that last. What lasts a second makes it 1.32; the rest is room for chance. */
+const LASTING = 1.4;
 
 export const FAR_ROWS: readonly FarRow[] = [
   { name: "far-20-ms", path: both(exponential(0.01, 0.001)), promised: INDEPENDENT },
