@@ -612,7 +612,7 @@ function testProgram(program: Program): void {
     for (let filled = 0; filled < replies.length;) {
       const count = await connection.read(replies.subarray(filled));
       assert(count !== null, `${filled / 48} of ${COUNT} replies`);
-      filled += count;
+      filled += count!;
     }
     let [received, transmitted] = [0n, 0n];
     for (let i = 0; i < COUNT; i++) {
