@@ -17,7 +17,7 @@ import {
   run,
   ServeProcess,
 } from "../scripts/program.ts";
-import { encodePacket } from "../src/ntp/packet.ts";
+import { encodePacket, OFFSET, viewOf } from "../src/ntp/packet.ts";
 import { answering, answeringBytes, type Behaviour, FakeServer, units } from "./fake_server.ts";
 
 if (compiled() === null) console.log("end to end: no compiled program in dist/, only the source");
@@ -598,22 +598,32 @@ function testProgram(program: Program): void {
     await served();
   });
 
-  test("ten messages in one segment get ten replies in order", async () => {
+  test("more requests in one segment than a burst makes are all answered, in order", async () => {
     await using server = await ServeProcess.start(program);
     using connection = await Deno.connect({ hostname: "127.0.0.1", port: server.port });
-    const requests = new Uint8Array(480);
-    for (let i = 0; i < 10; i++) {
+    const COUNT = 200;
+    const requests = new Uint8Array(48 * COUNT);
+    for (let i = 0; i < COUNT; i++) {
       requests[48 * i] = 0x23 - 8 * (i % 4);
-      requests[48 * i + 47] = i;
+      viewOf(requests).setBigUint64(48 * i + OFFSET.transmit, BigInt(i));
     }
     await connection.write(requests);
-    const replies = new Uint8Array(480);
-    for (let filled = 0; filled < 480;) {
-      filled += (await connection.read(replies.subarray(filled)))!;
+    const replies = new Uint8Array(requests.length);
+    for (let filled = 0; filled < replies.length;) {
+      const count = await connection.read(replies.subarray(filled));
+      assert(count !== null, `${filled / 48} of ${COUNT} replies`);
+      filled += count!;
     }
-    for (let i = 0; i < 10; i++) {
-      assertEquals(replies[48 * i]!, 0x24 - 8 * (i % 4), "each in the version of its request");
-      assertEquals(replies[48 * i + 31], i, "the origin is the request's transmit field");
+    let [received, transmitted] = [0n, 0n];
+    for (let i = 0; i < COUNT; i++) {
+      const reply = viewOf(replies.subarray(48 * i, 48 * (i + 1)));
+      const at = `reply ${i}`;
+      assertEquals(reply.getUint8(0), 0x24 - 8 * (i % 4), `${at}: the version of its request`);
+      assert(reply.getUint8(1) > 0, `${at} is a kiss`);
+      assertEquals(reply.getBigUint64(OFFSET.origin), BigInt(i), `${at}: its request's nonce`);
+      const [t2, t3] = [OFFSET.receive, OFFSET.transmit].map((at) => reply.getBigUint64(at));
+      assert(received <= t2! && t2! <= t3! && transmitted <= t3!, `${at}: ${t2}, ${t3}`);
+      [received, transmitted] = [t2!, t3!];
     }
   });
 }

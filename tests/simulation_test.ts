@@ -1,11 +1,12 @@
 /**
- * Every scenario with several seeds, and every row of the table with a thousand.
+ * Every scenario with several seeds, and every row of the tables with many.
  *
  * @module
  */
 
 import { assert, assertEquals } from "@std/assert";
-import { isPromised, ROWS, runRow } from "./simulation/table.ts";
+import { FAR_ROWS, farLine, isAsPromised, runFar } from "./simulation/far.ts";
+import { isPromised, ROWS, runRow, worldsFor } from "./simulation/table.ts";
 import { SCENARIOS } from "./simulation/scenarios.ts";
 
 const SEEDS = 25;
@@ -30,6 +31,13 @@ for (const row of ROWS) {
     if (!isPromised(row)) return;
     assert(error <= 0.4 * filterError, `error ${error} s, of the filter ${filterError} s`);
     assert(excess <= 0.4 * filterExcess, `excess ${excess} s, of the filter ${filterExcess} s`);
+  });
+}
+
+for (const row of FAR_ROWS) {
+  Deno.test(`simulated: bounds hold, and errors are as promised, ${row.name}`, async () => {
+    const figures = await runFar(row, worldsFor(row, 100));
+    assert(isAsPromised(row, figures), farLine(row, figures));
   });
 }
 

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { type Exchange, interval } from "./exchange.ts";
+import { delay, type Exchange, interval } from "./exchange.ts";
 
 /** Of fewer exchanges nobody can tell. */
 const LEAST_EXCHANGES = 16;
@@ -37,6 +37,19 @@ export function isCongestionLasting(exchanges: readonly Exchange[]): boolean {
   const first = proved[0]!;
   return lasts(proved.map(({ upper }) => Number(upper - first.upper))) ||
     lasts(proved.map(({ lower }) => Number(lower - first.lower)));
+}
+
+/**
+ * How long messages wait on the way, there and back, on average: by how much exchanges take longer
+ * than the fastest of them.
+ *
+ * @param exchanges At least one.
+ * @returns Seconds.
+ */
+export function meanWaiting(exchanges: readonly Exchange[]): number {
+  const delays = exchanges.map((each) => Number(delay(each)));
+  const least = Math.min(...delays);
+  return delays.reduce((sum, each) => sum + each - least, 0) / delays.length / 1e9;
 }
 
 /** @param bounds Nanoseconds. */

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { isCongestionLasting } from "../estimate/congestion.ts";
+import { isCongestionLasting, meanWaiting } from "../estimate/congestion.ts";
 import type { Exchange } from "../estimate/exchange.ts";
 
 /** How many exchanges of a server count. */
@@ -52,6 +52,12 @@ const EXTRA_SECONDS = 0.5;
 /** How much closer requests are then: the connection is no longer new. */
 const EXTRA_HASTE = 2;
 
+/**
+ * But no closer than so large a part of the time that messages wait on the way: TCP keeps them in
+ * order, so that one that is late holds up those behind it.
+ */
+const WAITING_PART = 1 / 2;
+
 /** How many are sent then, at most, while no reply comes. */
 const EXTRA_AHEAD = 16;
 
@@ -69,5 +75,8 @@ export function nextStep(
   const isLate = last !== undefined &&
     exchanges.at(-1)!.t4 - last.t4 > BigInt(EXTRA_SECONDS * 1e9);
   if (isLate || !isCongestionLasting(exchanges)) return { wanted, spacingSeconds };
-  return { wanted: wanted + EXTRA_AHEAD, spacingSeconds: spacingSeconds / EXTRA_HASTE };
+  return {
+    wanted: wanted + EXTRA_AHEAD,
+    spacingSeconds: Math.max(spacingSeconds / EXTRA_HASTE, WAITING_PART * meanWaiting(exchanges)),
+  };
 }

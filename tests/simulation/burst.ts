@@ -6,8 +6,9 @@
  */
 
 import { MAX_DRIFT } from "../../src/estimate/envelope.ts";
-import { serve, sync } from "../../src/mod.ts";
+import { serve } from "../../src/mod.ts";
 import { nanoseconds } from "../../src/ntp/timestamp.ts";
+import { Poller } from "../../src/sync/sync.ts";
 import { type Path, trueOffset, World } from "./world.ts";
 
 /** An estimate and how wrong it was. Seconds. */
@@ -23,6 +24,16 @@ export interface Burst {
   readonly minimumDelay: Judged;
   /** Seconds of simulated time. */
   readonly elapsed: number;
+  /** Exchanges that counted. */
+  readonly exchanges: number;
+}
+
+/** How the exchanges are made. */
+export interface Way {
+  /** Default: as many as `sync()` makes. */
+  readonly samples?: number;
+  /** Does one follow another over a long path too, as when time is kept? Default: no. */
+  readonly inSequence?: boolean;
 }
 
 /** One exchange's own offset and delay, in seconds. */
@@ -48,7 +59,11 @@ const GREATEST_FREQUENCY = MAX_DRIFT / 2 * 1e6;
  * Takes one fix in a world of its own. The clocks' errors follow from the
  * seed: up to ten seconds of offset, frequencies up to MAX_DRIFT apart.
  */
-export async function burst(seed: number, path: Path): Promise<Burst> {
+export async function burst(
+  seed: number,
+  path: Path | ((world: World) => Path),
+  { samples, inSequence = false }: Way = {},
+): Promise<Burst> {
   const world = new World(seed);
   const { random } = world;
   const frequency = () => GREATEST_FREQUENCY * (2 * random.uniform() - 1);
@@ -58,18 +73,21 @@ export async function burst(seed: number, path: Path): Promise<Burst> {
     frequency: frequency(),
     precision: 50,
   });
-  server.path = path;
+  server.path = typeof path === "function" ? path(world) : path;
   const serving = await world.run(serve({ hosts: ["server"], ...server.environment }));
-  const fix = await world.run(sync({ servers: ["server"], timeout: 1000, ...client.environment }));
+  const options = { servers: ["server"], timeout: 1000, samples, ...client.environment };
+  const { fix } = await world.run(new Poller(options, inSequence).poll());
   const elapsed = world.now / 1e9;
   const truth = trueOffset(server.clock.exact(), client.clock.exact());
   await world.run(serving.stop());
   if (!fix.synchronised) throw new Error(fix.servers[0]!.error!);
   const off = (offset: number) => Math.abs(Number(nanoseconds(offset) - truth)) / 1e9;
-  const filtered = minimumDelayFilter(fix.servers[0]!.figures!.exchanges);
+  const { exchanges } = fix.servers[0]!.figures!;
+  const filtered = minimumDelayFilter(exchanges);
   return {
     intersection: { error: off(fix.offset!), bound: fix.errorBound! },
     minimumDelay: { error: off(filtered.offset), bound: filtered.bound },
     elapsed,
+    exchanges: exchanges.length,
   };
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Delay, exponential, type Random } from "./random.ts";
+import { constant, type Delay, exponential, type Random } from "./random.ts";
 import { type Path, S, type World } from "./world.ts";
 
 /** A path alike in both directions. */
@@ -22,37 +22,69 @@ export const WAN = both(exponential(20e-3, 5e-3));
 /** 20 ms each way, and ten times as much jitter one way as the other. */
 export const ASYMMETRIC: Path = { out: exponential(20e-3, 10e-3), back: exponential(20e-3, 1e-3) };
 
-/** As {@linkcode LAN}, but what jitter is now it mostly still is some seconds later (30). */
-export function correlated(world: World): Path {
+/**
+ * Each way has a queue of its own that lasts: what delay it adds now it mostly still adds some
+ * seconds later. It is exponentially distributed, and independent of what is added to it.
+ *
+ * @param calm The delay without it.
+ * @param queue Seconds that it adds on average.
+ * @param seconds Until its autocorrelation is 1/e.
+ */
+export const lasting = (calm: Delay, queue: number, seconds: number) => (world: World): Path => {
   const way = (): Delay => {
     const random = world.random.fork();
-    // The squares of two Gaussians have an exponential sum.
+    // The squares of two Gaussians have an exponential sum, and the square of their autocorrelation.
     const parts = [random.normal(), random.normal()];
     let last = world.now;
-    return () => {
-      const kept = Math.exp(-(world.now - last) / S / 30);
+    return (draw: Random) => {
+      const kept = Math.exp(-(world.now - last) / S / (2 * seconds));
       last = world.now;
       const fresh = Math.sqrt(1 - kept ** 2);
       parts.forEach((part, i) => parts[i] = kept * part + fresh * random.normal());
-      return 100e-6 + 100e-6 * (parts[0]! ** 2 + parts[1]! ** 2) / 2;
+      return calm(draw) + queue * (parts[0]! ** 2 + parts[1]! ** 2) / 2;
     };
   };
   return { out: way(), back: way() };
-}
+};
+
+/**
+ * Each way has a queue of its own that comes and goes.
+ *
+ * @param calm The delay without it.
+ * @param queue Seconds that it adds on average while it is there.
+ * @param on Seconds that it is there on average.
+ * @param off Seconds until the next one on average.
+ */
+export const onOff =
+  (calm: Delay, queue: number, on: number, off: number) => (world: World): Path => {
+    const way = (): Delay => {
+      const random = world.random.fork();
+      let [begins, ends] = [off * S * random.exponential(), 0];
+      return (draw: Random) => {
+        while (world.now > begins) {
+          ends = begins + on * S * random.exponential();
+          begins = ends + off * S * random.exponential();
+        }
+        return calm(draw) + (world.now < ends ? queue * random.exponential() : 0);
+      };
+    };
+    return { out: way(), back: way() };
+  };
+
+/** What comes back waits for the next of these moments, as for a radio that sleeps in between. */
+export const inWaves = (delay: Delay, seconds: number) => (world: World): Path => {
+  const phase = world.random.uniform();
+  return {
+    out: delay,
+    back: (random) => {
+      const now = world.now / S / seconds + phase;
+      return (Math.ceil(now + delay(random) / seconds) - now) * seconds;
+    },
+  };
+};
+
+/** As {@linkcode LAN}, but what jitter is now it mostly still is some seconds later. */
+export const correlated = lasting(constant(100e-6), 100e-6, 15);
 
 /** As {@linkcode WAN}, but each way has a queue for a minute in every six, on average: 50 ms more. */
-export function congested(world: World): Path {
-  const way = (): Delay => {
-    const random = world.random.fork();
-    let [begins, ends] = [300 * S * random.exponential(), 0];
-    const calm = exponential(20e-3, 5e-3);
-    return (draw: Random) => {
-      while (world.now > begins) {
-        ends = begins + 60 * S * random.exponential();
-        begins = ends + 300 * S * random.exponential();
-      }
-      return calm(draw) + (world.now < ends ? 50e-3 * random.exponential() : 0);
-    };
-  };
-  return { out: way(), back: way() };
-}
+export const congested = onOff(exponential(20e-3, 5e-3), 50e-3, 60, 300);

@@ -1,16 +1,18 @@
 /**
  * `deno task simulate`: many seeds a row, and what came of them, as a table.
  *
- * `--seeds N` (default 10000), `--row NAME` for one row only, `--seed N` for
- * one run of it, the figures of which are printed; `--scenario NAME --seed N`
- * replays a run of a scenario. Exits 1 if a bound does not hold, a vote goes
- * wrong, or a row is not what documentation promises.
+ * `--seeds N` (default 10000) from `--from N` (default 1) on, `--row NAME` for
+ * one row only, `--seed N` for one run of it, the figures of which are printed;
+ * `--scenario NAME --seed N` replays a run of a scenario. Exits 1 if a bound
+ * does not hold, a vote goes wrong, or a row is not what documentation
+ * promises.
  *
  * @module
  */
 
 import { parseArgs } from "@std/cli/parse-args";
 import { type Burst, burst } from "./burst.ts";
+import { FAR_HEADING, FAR_ROWS, farLine, inAllWays, isAsPromised, runFar } from "./far.ts";
 import { bimodal, constant, type Delay, exponential, pareto, uniform } from "./random.ts";
 import { five, type Scenario, SCENARIOS } from "./scenarios.ts";
 import type { Path } from "./world.ts";
@@ -67,18 +69,24 @@ export interface RowFigures {
 }
 
 /** Another seed for each row, so that no two rows have the same draws. */
-function mixed({ name }: Row, seed: number): number {
+function mixed({ name }: { readonly name: string }, seed: number): number {
   let hash = seed;
   for (const letter of name) hash = Math.imul(hash ^ letter.charCodeAt(0), 0x01000193) >>> 0;
   return hash;
 }
 
-/** Runs a row with seeds 1 to `seeds`. */
-export async function runRow(row: Row, seeds: number): Promise<RowFigures> {
+/** Of what the worlds of a row are made, for so many seeds. */
+export function worldsFor(row: { readonly name: string }, seeds: number, from = 1) {
+  return Array.from({ length: seeds }, (_, i) => from + i)
+    .map((seed) => ({ seed, world: mixed(row, seed) }));
+}
+
+/** Runs a row with so many seeds. */
+export async function runRow(row: Row, seeds: number, from = 1): Promise<RowFigures> {
   const bursts: Burst[] = [];
   let outside = 0;
-  for (let seed = 1; seed <= seeds; seed++) {
-    const result = await burst(mixed(row, seed), row.path);
+  for (const { seed, world } of worldsFor(row, seeds, from)) {
+    const result = await burst(world, row.path);
     bursts.push(result);
     if (result.intersection.error <= result.intersection.bound) continue;
     outside++;
@@ -105,9 +113,9 @@ const VOTES: readonly [number, string][] = [
   [4, "no fix"],
 ];
 
-async function failuresOf({ name, run }: Scenario, seeds: number): Promise<number> {
+async function failuresOf({ name, run }: Scenario, seeds: number, from: number): Promise<number> {
   let failures = 0;
-  for (let seed = 1; seed <= seeds; seed++) {
+  for (let seed = from; seed < from + seeds; seed++) {
     try {
       await run(seed);
     } catch (error) {
@@ -120,8 +128,37 @@ async function failuresOf({ name, run }: Scenario, seeds: number): Promise<numbe
 
 const micro = (seconds: number) => (seconds * 1e6).toFixed(1).padStart(10);
 
+/** @returns Seconds simulated. */
+async function printRows(rows: readonly Row[], seeds: number, from: number): Promise<number> {
+  let simulated = 0;
+  console.log(`${seeds} seeds a row; medians in µs\n`);
+  console.log(
+    "                        runs    error                       bound beyond half the delay",
+  );
+  console.log(
+    "row                     outside    tsync min. delay   ratio    tsync min. delay   ratio",
+  );
+  for (const row of rows) {
+    const { outside, error, filterError, excess, filterExcess, elapsed } = await runRow(
+      row,
+      seeds,
+      from,
+    );
+    simulated += elapsed;
+    const narrow = error <= 0.4 * filterError && excess <= 0.4 * filterExcess;
+    if (outside > 0 || isPromised(row) && !narrow) Deno.exitCode = 1;
+    console.log(
+      row.name.padEnd(24) + String(outside).padStart(7) +
+        micro(error) + micro(filterError) + (error / filterError).toFixed(2).padStart(8) +
+        micro(excess) + micro(filterExcess) +
+        (filterExcess < 1e-6 ? "–" : (excess / filterExcess).toFixed(2)).padStart(8),
+    );
+  }
+  return simulated;
+}
+
 async function main(): Promise<void> {
-  const args = parseArgs(Deno.args, { string: ["seeds", "row", "scenario", "seed"] });
+  const args = parseArgs(Deno.args, { string: ["seeds", "from", "row", "scenario", "seed"] });
   if (args.scenario !== undefined) {
     const scenario = SCENARIOS.find(({ name }) => name === args.scenario);
     if (scenario === undefined) {
@@ -133,41 +170,39 @@ async function main(): Promise<void> {
     console.log("as it must be");
     return;
   }
-  const rows = ROWS.filter(({ name }) => args.row === undefined || name === args.row);
-  if (rows.length === 0) {
-    console.error(`simulate: no row "${args.row}": expected ${ROWS.map(({ name }) => name)}`);
+  const isWanted = ({ name }: { name: string }) => args.row === undefined || name === args.row;
+  const rows = ROWS.filter(isWanted);
+  const farRows = FAR_ROWS.filter(isWanted);
+  if (rows.length + farRows.length === 0) {
+    const names = [...ROWS, ...FAR_ROWS].map(({ name }) => name);
+    console.error(`simulate: no row "${args.row}": expected ${names}`);
     Deno.exit(2);
   }
   if (args.seed !== undefined) {
     for (const row of rows) console.log(await burst(mixed(row, Number(args.seed)), row.path));
+    for (const row of farRows) console.log(await inAllWays(row, mixed(row, Number(args.seed))));
     return;
   }
   const seeds = Number(args.seeds ?? 10_000);
+  const from = Number(args.from ?? 1);
   const started = performance.now();
   let simulated = 0;
-  console.log(`${seeds} seeds a row, 16 samples; medians in µs\n`);
-  console.log(
-    "                        runs    error                       bound beyond half the delay",
-  );
-  console.log(
-    "row                     outside    tsync min. delay   ratio    tsync min. delay   ratio",
-  );
-  for (const row of rows) {
-    const { outside, error, filterError, excess, filterExcess, elapsed } = await runRow(row, seeds);
-    simulated += elapsed;
-    const narrow = error <= 0.4 * filterError && excess <= 0.4 * filterExcess;
-    if (outside > 0 || isPromised(row) && !narrow) Deno.exitCode = 1;
-    console.log(
-      row.name.padEnd(24) + String(outside).padStart(7) +
-        micro(error) + micro(filterError) + (error / filterError).toFixed(2).padStart(8) +
-        micro(excess) + micro(filterExcess) +
-        (filterExcess < 1e-6 ? "–" : (excess / filterExcess).toFixed(2)).padStart(8),
-    );
+  if (rows.length > 0) {
+    simulated += await printRows(rows, seeds, from);
+  }
+  if (farRows.length > 0) {
+    console.log(`\n${seeds} seeds a row; ${FAR_HEADING}`);
+    for (const row of farRows) {
+      const figures = await runFar(row, worldsFor(row, seeds, from));
+      simulated += figures.elapsed;
+      if (!isAsPromised(row, figures)) Deno.exitCode = 1;
+      console.log(farLine(row, figures));
+    }
   }
   if (args.row === undefined) {
     console.log("\nfive servers, wan-exponential                                  runs not so");
     for (const [wrong, must] of VOTES) {
-      const failures = await failuresOf(five(wrong), seeds);
+      const failures = await failuresOf(five(wrong), seeds, from);
       if (failures > 0) Deno.exitCode = 1;
       console.log(`${wrong} wrong: ${must}`.padEnd(62) + String(failures).padStart(12));
     }

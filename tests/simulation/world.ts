@@ -82,9 +82,9 @@ export class World {
     for (;;) {
       await everythingElse();
       if (settled) return promise;
-      const event = pop(this.#queue);
+      let event = pop(this.#queue);
+      while (event?.cancelled) event = pop(this.#queue);
       if (event === undefined) throw new Error("nothing is left to happen, but it is not settled");
-      if (event.cancelled) continue;
       this.now = event.at;
       event.callback();
     }
@@ -291,6 +291,12 @@ export interface Path {
   readonly loss?: number;
   /** Probability that a datagram comes twice. */
   readonly duplicated?: number;
+  /**
+   * How many segments a new connection may have in flight each way (TCP: ten, RFC 6928); with each
+   * that is acknowledged it may have one more. What is sent beyond them waits, and then leaves as
+   * one segment. Default: any number.
+   */
+  readonly window?: number;
 }
 
 /** Seconds until a lost segment is sent again (Linux's least), doubled each time. */
@@ -435,10 +441,9 @@ export class Host {
     signal.addEventListener("abort", onAbort, { once: true });
     if (server === undefined) return promise;
     // The way may change while they are connected.
-    const { loss = 0 } = server.path;
-    const draw = (way: "out" | "back") => (random: Random) => server.path[way](random);
-    const out = new Direction(this.#world, server, this.#random, draw("out"), loss);
-    const back = new Direction(this.#world, this, this.#random, draw("back"), loss);
+    const direction = (to: Host, way: "out" | "back") =>
+      new Direction(this.#world, server, this.#random, to, way);
+    const [out, back] = [direction(server, "out"), direction(this, "back")];
     out.deliver(() => {
       const listener = server.#listeners.get(port);
       if (listener === undefined) {
@@ -465,25 +470,64 @@ export class Host {
 /** One direction of a connection: in order, so that what is late holds up what is behind it. */
 class Direction {
   #last: Moment = 0;
+  readonly #loss: number;
+  #window: number;
+  /** Segments that are not acknowledged. */
+  #inFlight = 0;
+  /** Bytes for which there is no room in the window, and who is to get them. */
+  readonly #waiting: number[] = [];
+  #receive: (bytes: number[]) => void = () => {};
 
+  /** @param server Whose path it is; it may change meanwhile. */
   constructor(
     readonly world: World,
-    readonly to: Host,
+    readonly server: Host,
     readonly random: Random,
-    readonly draw: (random: Random) => number,
-    readonly loss: number,
-  ) {}
+    readonly to: Host,
+    readonly way: "out" | "back",
+  ) {
+    const { loss = 0, window = Infinity } = server.path;
+    this.#loss = loss;
+    this.#window = window;
+  }
 
   /** Has something happen at the far end after a delay. */
   deliver(callback: () => void): void {
-    let seconds = this.draw(this.random);
+    let seconds = this.server.path[this.way](this.random);
     let timeout = RETRANSMISSION_TIMEOUT;
-    while (this.random.uniform() < this.loss) {
+    while (this.random.uniform() < this.#loss) {
       seconds += timeout;
       timeout *= 2;
     }
     this.#last = Math.max(this.#last, this.world.now + seconds * S);
     this.world.at(this.#last, () => this.to.wake(callback));
+  }
+
+  /** Sends bytes as soon as the window allows it. */
+  send(bytes: readonly number[], receive: (bytes: number[]) => void): void {
+    this.#waiting.push(...bytes);
+    this.#receive = receive;
+    this.#sendWaiting();
+  }
+
+  #sendWaiting(): void {
+    if (this.#waiting.length === 0 || this.#inFlight >= this.#window) return;
+    const segment = this.#waiting.splice(0);
+    this.#inFlight++;
+    this.deliver(() => {
+      if (this.#window < Infinity) this.#acknowledge();
+      this.#receive(segment);
+    });
+  }
+
+  /** The reply carries it, so it takes as long as one does. */
+  #acknowledge(): void {
+    const seconds = this.server.path[this.way === "out" ? "back" : "out"](this.random);
+    this.world.at(this.world.now + seconds * S, () => {
+      this.#inFlight--;
+      this.#window++;
+      this.#sendWaiting();
+    });
   }
 }
 
@@ -510,8 +554,7 @@ class Stream implements Connection {
 
   write(bytes: Uint8Array): Promise<number> {
     if (this.#error !== undefined) return Promise.reject(this.#error);
-    const sent = [...bytes];
-    this.direction.deliver(() => this.peer!.#receive(sent));
+    this.direction.send([...bytes], (segment) => this.peer!.#receive(segment));
     return Promise.resolve(bytes.length);
   }
 
