@@ -18,6 +18,7 @@ import { ServiceManager, watchdogInterval } from "../src/cli/service_manager.ts"
 import { EAGAIN, ENAMETOOLONG } from "../src/libc/structures.ts";
 import { linuxLibc, numberedErrorText } from "../src/net/linux/sockets.ts";
 import { sendUnixDatagram } from "../src/net/linux/unix_datagram.ts";
+import { answering, FakeServer, units } from "./fake_server.ts";
 import "./libraries.ts";
 
 const libc = linuxLibc();
@@ -112,6 +113,29 @@ for (const program of [SOURCE, compiled()].filter((each) => each !== null)) {
     assertEquals(last.filter((state) => state === "READY=1"), []);
     assertEquals((await child.status).code, 0);
     for (let line = await lines.next(); !line.done; line = await lines.next());
+  });
+
+  test(`${program.name}: with --http, a fix that misses --max-offset is not ready`, async () => {
+    await using manager = new Receiver();
+    let ahead = 0.25;
+    await using server = new FakeServer(answering((_, { receive, transmit }) => ({
+      receive: receive + units(ahead),
+      transmit: transmit + units(ahead),
+    })));
+    const told = within(program, `NOTIFY_SOCKET=${manager.path}`);
+    const flags = ["--json", "--quiet", "--http", "0", "--max-offset", "0.2"];
+    const args = commandLine(told, ["sync", "--watch", ...flags, server.address]);
+    const child = new Deno.Command(told.executable, { args, stdout: "piped" }).spawn();
+    const lines = linesOf(child.stdout);
+    for (let polls = 0; polls < 2; polls++) {
+      assert(JSON.parse((await lines.next()).value!).offset > 0.2);
+    }
+    sendUnixDatagram(libc!, manager.path, new TextEncoder().encode("two polls"));
+    ahead = 0;
+    assertEquals(await manager.until("READY=1"), ["two polls", "READY=1"]);
+    child.kill();
+    for (let line = await lines.next(); !line.done; line = await lines.next());
+    assertEquals((await child.status).code, 0);
   });
 
   test(`${program.name}: signs of life that another process is to give are not given`, async () => {

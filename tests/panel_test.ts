@@ -50,6 +50,7 @@ const update: Update = {
     frequency: 12.3456e-6,
     frequencyBound: 0.04e-6,
   },
+  rootDistance: 0.001,
   interval: 8,
   correction: null,
   isContested: false,

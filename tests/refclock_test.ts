@@ -107,14 +107,15 @@ Deno.test("a sample of a kept clock is right to within its bound", async () => {
   await world.run(serving.stop());
 });
 
-/** A poll of servers with these strata, each 1 ms from its source. */
+/** A poll of servers with these strata, each 1 ms from its source: the bounds know of several's. */
 function updateOf(clock: ClockOffset | null, ...strata: number[]): Update {
   const servers = strata.map((stratum) => ({
     status: "truechimer",
-    figures: { stratum, rootDelay: 1e-3, rootDispersion: 5e-4 },
+    figures: { stratum },
   }));
   const fix = { synchronised: strata.length > 0, leap: "insert", servers };
-  return { fix, clock, interval: 1 } as unknown as Update;
+  const rootDistance = strata.length === 1 ? 1e-3 : 0;
+  return { fix, clock, rootDistance, interval: 1 } as unknown as Update;
 }
 
 await test("what is less certain than chronyd assumes is not sent", [], async () => {

@@ -16,7 +16,8 @@ import { hostOf, parseListenAddress } from "../src/net/address.ts";
 import { extrapolate, intersect, MAX_DRIFT } from "../src/estimate/envelope.ts";
 import { HeadReader, MAX_HEAD, parseHead, TOO_LONG } from "../src/serve/status/http_message.ts";
 import type { Timers } from "../src/clock/clock.ts";
-import { serve } from "../src/mod.ts";
+import { openSite } from "../src/cli/watch_http.ts";
+import { serve, Watch } from "../src/mod.ts";
 import type { Connection, Listener } from "../src/net/network.ts";
 import { Admission } from "../src/serve/admission.ts";
 import { Counters, HOLD_BOUNDS_NS } from "../src/serve/counters.ts";
@@ -28,6 +29,7 @@ import {
 import { buckets, exposition } from "../src/serve/status/metrics.ts";
 import { Site } from "../src/serve/status/site.ts";
 import { type Client, connect } from "./attackers.ts";
+import "./libraries.ts";
 import { type Host, World } from "./simulation/world.ts";
 import { SCRIPT } from "../src/serve/status/page.ts";
 import { shown, verdict } from "../src/serve/status/page/format.js";
@@ -983,15 +985,36 @@ Deno.test("the documentation's metrics, alerts and dashboard name metrics that e
   await using server = await ServeProcess.start(SOURCE, [
     ...["--host", "127.0.0.1", "--port", "0", "--http", "0"],
   ]);
-  const metrics = await (await fetch(`http://${await server.nextAddress()}/metrics`)).text();
-  const there = new Set([...metrics.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name!));
+  const there = async (url: string) => {
+    const metrics = await (await fetch(`${url}/metrics`)).text();
+    return new Set([...metrics.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name!));
+  };
   const named = async (file: string) => {
     const text = await Deno.readTextFile(`docs/${file}`);
     const names = text.matchAll(/\b(?:tsync|process)_\w+?(?=_bucket\b|\b)/g);
     return new Set([...names].map(([name]) => name));
   };
-  assertEquals(await named("status.md"), there);
+  const ofServers = await there(`http://${await server.nextAddress()}`);
+  assertEquals(await named("status.md"), ofServers);
+
+  const watch = new Watch({ servers: [server.address] });
+  let url = "";
+  const site = await openSite(
+    { hostname: "127.0.0.1", port: 0 },
+    { httpHosts: [], maxOffset: undefined },
+    watch.clock,
+    (sentence) => url = sentence.replace("listening on http ", "http://"),
+  );
+  let ofClients = new Set<string>();
+  for await (const update of watch) {
+    site.update(update);
+    ofClients = await there(url);
+    break;
+  }
+  site.close();
+  assertEquals(await named("watch.md"), ofClients);
+  const all = ofServers.union(ofClients);
   for (const file of ["alerts.yml", "grafana.json"]) {
-    for (const name of await named(file)) assert(there.has(name), `${file}: ${name}`);
+    for (const name of await named(file)) assert(all.has(name), `${file}: ${name}`);
   }
 });

@@ -14,11 +14,13 @@ import * as timex from "../src/libc/timex.ts";
 const HEADERS = "#define _GNU_SOURCE\n" +
   [
     "errno.h",
+    "fcntl.h",
     "netinet/in.h",
     "netinet/tcp.h",
     "signal.h",
     "stddef.h",
     "sys/epoll.h",
+    "sys/file.h",
     "sys/resource.h",
     "sys/socket.h",
     "sys/timex.h",
@@ -47,7 +49,7 @@ function assertions(arch: keyof typeof structures.EPOLL_EVENT): string {
     }
   }
   for (const [name, value] of Object.entries(timex)) {
-    if (typeof value === "number" && name !== "FREQUENCY_UNITS") assert(name, value);
+    if (typeof value === "number" && !/^(FREQUENCY_UNITS|TICK)$/.test(name)) assert(name, value);
   }
   for (const [field, word] of Object.entries(timex.timex)) {
     const what = field === "words" ? "sizeof(struct timex)" : `offsetof(struct timex, ${field})`;
@@ -89,7 +91,7 @@ for (const [compiler, arch] of COMPILERS) {
 }
 
 /** A call's argument in C++: 0 a pointer, else the bytes of an integer. A pointer may be given as one. */
-const WIDTHS = { buffer: 0, usize: 8, i32: 4, u32: 4 } as const;
+const WIDTHS = { buffer: 0, usize: 8, i32: 4, u32: 4, i64: 8 } as const;
 
 /** As {@linkcode assertions}, in C++: of all that is used on macOS, the functions' prototypes too. */
 function darwinAssertions(): string {
@@ -130,7 +132,7 @@ function darwinAssertions(): string {
   assert(`sizeof(struct timex) <= ${8 * words} && offsetof(struct timex, ppsfreq) == ${8 * time}`);
   assert(`offsetof(struct timex, shift) == ${8 * tick}`);
   for (const [name, value] of [...Object.entries(timex), ...Object.entries(darwin)]) {
-    if (typeof value !== "number" || /^(FREQUENCY_UNITS|ADJ_SETOFFSET)$/.test(name)) continue;
+    if (typeof value !== "number" || /^(FREQUENCY_UNITS|TICK|ADJ_SETOFFSET)$/.test(name)) continue;
     assert(`${name.replace(/^ADJ_/, "MOD_")} == ${value}`);
   }
 

@@ -24,10 +24,10 @@ _tsync() {
         ;;
       sync)
         case $last in
-          --refclock | --ca | --keys) files=1 ;;
+          --refclock | --clockbound | --ca | --keys) files=1 ;;
           --timestamps) words='auto kernel user' ;;
-          --samples | --timeout | --interval | --step-threshold | --max-offset | --proxy | --key) ;;
-          *) words='--samples --timeout --json --watch --interval --set --step-threshold --refclock --max-offset --timestamps --ca --proxy --keys --key -4 -6 --quiet --help' hosts=1 ;;
+          --samples | --timeout | --interval | --step-threshold | --http | --http-host | --max-offset | --proxy | --key) ;;
+          *) words='--samples --timeout --json --watch --interval --set --step-threshold --refclock --clockbound --http --http-host --max-offset --timestamps --ca --proxy --keys --key -4 -6 --quiet --help' hosts=1 ;;
         esac
         ;;
     esac

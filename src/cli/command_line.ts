@@ -5,6 +5,7 @@
  */
 
 import type { ServeOptions, WatchOptions } from "../mod.ts";
+import type { SocketAddress } from "../net/address.ts";
 import type { CommandName } from "./flags.ts";
 
 export interface ServeArguments {
@@ -29,6 +30,12 @@ export interface SyncArguments {
   readonly maxOffset: number | undefined;
   /** Path of the socket at which chronyd receives samples. */
   readonly refclock: string | undefined;
+  /** Path of the shared memory that ClockBound's clients read. */
+  readonly clockbound: string | undefined;
+  /** Where to show the kept clock over HTTP. */
+  readonly http: SocketAddress | undefined;
+  /** Host names to answer HTTP for, besides addresses and `localhost`. */
+  readonly httpHosts: readonly string[];
   /** Path of the authorities for TLS. */
   readonly ca: string | undefined;
   /** Path of the key file, and which of its keys to use. */

@@ -45,6 +45,13 @@ export interface Command {
 
 const HELP: Flag = { name: "help", help: "show this help" };
 
+const HTTP_HOST: Flag = {
+  name: "http-host",
+  value: "NAME",
+  repeatable: true,
+  help: "host name to answer HTTP for, besides addresses and localhost, repeatable",
+};
+
 export const COMMANDS: Readonly<Record<CommandName, Command>> = {
   serve: {
     synopsis: "tsync serve [options]",
@@ -119,12 +126,7 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
         value: "[ADDR:]PORT",
         help: "serve a status page, /metrics and /healthz (default: off; ADDR: 127.0.0.1)",
       },
-      {
-        name: "http-host",
-        value: "NAME",
-        repeatable: true,
-        help: "host name to answer HTTP for, besides addresses and localhost, repeatable",
-      },
+      HTTP_HOST,
       { name: "log", value: "FORMAT", help: "log format on stderr: json or text (default: text)" },
       HELP,
     ],
@@ -173,9 +175,21 @@ export const COMMANDS: Readonly<Record<CommandName, Command>> = {
         help: "feed chronyd through its SOCK reference clock, with --watch, not with --set",
       },
       {
+        name: "clockbound",
+        value: "FILE",
+        help: "write ClockBound's shared memory, with --watch (Linux)",
+      },
+      {
+        name: "http",
+        value: "[ADDR:]PORT",
+        help: "serve /metrics, /healthz and /now, with --watch (default: off; ADDR: 127.0.0.1)",
+      },
+      HTTP_HOST,
+      {
         name: "max-offset",
         value: "S",
-        help: "exit 3 unless |offset| + error bound is at most S seconds",
+        help: "exit 3 unless |offset| + error bound is at most S seconds; " +
+          "with --http, /healthz says so instead",
       },
       {
         name: "timestamps",

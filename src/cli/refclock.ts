@@ -10,13 +10,14 @@ import type { ClockOffset, SyncedClock } from "../clock/synced_clock.ts";
 import { EACCES, EAGAIN, ECONNREFUSED, ENOENT } from "../libc/structures.ts";
 import { WANDER } from "../estimate/offset_tracker.ts";
 import type { Libc } from "../libc/libc.ts";
-import type { Fix, Update } from "../mod.ts";
-import { linuxLibc, numberedErrorText } from "../net/linux/sockets.ts";
+import type { Update } from "../mod.ts";
+import { numberedErrorText } from "../net/linux/sockets.ts";
 import { sendUnixDatagram } from "../net/linux/unix_datagram.ts";
 import type { Leap } from "../ntp/packet.ts";
 import { SECOND } from "../ntp/timestamp.ts";
 import { leapToday } from "../sync/correction.ts";
 import { PACING } from "../sync/pacing.ts";
+import { libcFor } from "./linux.ts";
 import { formatBound } from "./report.ts";
 
 /** Between two samples. Of a poll, by default 16 s, chronyd wants four at least. */
@@ -67,17 +68,10 @@ export class RefclockFeed {
     clock: Pick<SyncedClock, "systemOffset">,
     tell: (sentence: string, isError: boolean) => void,
   ) {
-    const libc = linuxLibc();
-    if (libc === null) {
-      const why = Deno.build.os === "linux"
-        ? "libc is not at any of the paths that may be loaded (--allow-ffi)"
-        : `only Linux is supported, and this is ${Deno.build.os}`;
-      throw new Error(`cannot use --refclock: ${why}`);
-    }
     this.#socket = socket;
     this.#clock = clock;
     this.#tell = tell;
-    this.#libc = libc;
+    this.#libc = libcFor("--refclock");
     this.#timer = setInterval(() => this.send(), INTERVAL_MS);
   }
 
@@ -93,10 +87,11 @@ export class RefclockFeed {
   }
 
   /** Takes in a poll. */
-  update({ fix, clock, interval }: Update): void {
+  update(update: Update): void {
+    const { fix, clock } = update;
     if (fix.synchronised && clock !== null) {
       this.#leap = fix.leap ?? "none";
-      if (clock.errorBound > this.#limit) this.#suggest(fix, clock.errorBound, interval);
+      if (clock.errorBound > this.#limit) this.#suggest(update, clock.errorBound);
     }
     this.send();
   }
@@ -125,16 +120,13 @@ export class RefclockFeed {
    * that it grows by two thirds of itself at most while the frequency is little known; later by
    * 30 ppm or less.
    */
-  #suggest({ servers }: Fix, errorBound: number, interval: number): void {
+  #suggest({ fix: { servers }, interval, rootDistance }: Update, errorBound: number): void {
     const longest = Math.max(interval, PACING.tcp.lastIntervalSeconds);
     this.#limit = 2 * errorBound + 2 * WANDER * longest;
     const believed = servers.filter(({ status }) => status === "truechimer")
       .map(({ figures }) => figures!);
     const stratum = Math.max(...believed.map(({ stratum }) => stratum));
-    // Of several servers the bound includes their root distances; of one it is to its own clock.
-    const [only] = servers.length === 1 ? believed : [];
-    const distance = only === undefined ? 0 : only.rootDelay / 2 + only.rootDispersion;
-    const delay = rounded(2 * (this.#limit + distance));
+    const delay = rounded(2 * (this.#limit + rootDistance));
     const hasGrown = this.#suggestion !== null;
     this.#suggestion = `chrony.conf should say: refclock SOCK ${this.#socket} refid TSYN poll 4 ` +
       `delay ${delay} precision 1e-5 stratum ${stratum}`;

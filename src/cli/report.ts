@@ -275,7 +275,7 @@ export function worstOf({ fix, correction, clock }: Update): number | null {
 /** The complaint if the system clock can be off by more than `--max-offset` allows. */
 export function tooLarge(worst: number | null, maxOffset: number | undefined): string | null {
   if (maxOffset === undefined || worst === null || worst <= maxOffset) return null;
-  return `tsync: the local clock may be off by ${formatDuration(worst)}, more than the ` +
+  return `the local clock may be off by ${formatDuration(worst)}, more than the ` +
     `${formatDuration(maxOffset)} allowed by --max-offset`;
 }
 

@@ -134,7 +134,7 @@ function show(
   if (isDoubted) return EXIT.failure;
   const sentence = tooLarge(worstOfFix(fix, correction), maxOffset);
   if (sentence === null) return EXIT.ok;
-  console.error(sentence);
+  console.error(`tsync: ${sentence}`);
   return EXIT.offsetTooLarge;
 }
 

@@ -31,7 +31,7 @@ export async function runWatch(
   key: MessageKey | undefined,
   corrector: Corrector | null,
 ): Promise<number> {
-  const { json, quiet, maxOffset } = args;
+  const { json, quiet } = args;
   const interrupt = new AbortController();
   const onSignal = () => interrupt.abort();
   const signals = ["SIGINT", "SIGTERM"] as const;
@@ -46,13 +46,22 @@ export async function runWatch(
     corrector: corrector ?? undefined,
   });
   const journal = new Journal(corrector !== null);
+  let screen: Screen | null = null;
   const tell = (sentence: string, isError: boolean) => {
     if (screen === null && (isError || !quiet)) console.error(`tsync: ${sentence}`);
   };
   const feed = args.refclock === undefined
     ? null
     : new (await import("./refclock.ts")).RefclockFeed(args.refclock, watch.clock, tell);
-  let screen = isTerminal && !json && !quiet ? new Screen(watch, feed) : null;
+  const bound = args.clockbound === undefined
+    ? null
+    : new (await import("./clockbound.ts")).ClockBoundFeed(args.clockbound, watch.clock, tell);
+  const site = args.http === undefined
+    ? null
+    : await (await import("./watch_http.ts")).openSite(args.http, args, watch.clock, tell);
+  // With HTTP, that is what /healthz is for.
+  const maxOffset = site === null ? args.maxOffset : undefined;
+  if (isTerminal && !json && !quiet) screen = new Screen(watch, feed);
   /** Ctrl-Z: the shell has the terminal until it says `fg`. */
   const onStop = () => {
     screen?.end();
@@ -74,6 +83,8 @@ export async function runWatch(
       const update = { ...rest, fix: withHints(fix) };
       if (update.fix.synchronised) last = update;
       feed?.update(update);
+      bound?.update(update);
+      site?.update(update);
       const { correction } = update;
       const errors = journal.errors(update);
       const notes = journal.notes(update);
@@ -93,15 +104,17 @@ export async function runWatch(
       for (const note of screen === null && !quiet ? notes : []) console.error(`tsync: ${note}`);
       const sentence = tooLarge(worst, maxOffset);
       if (sentence === null) {
-        if (fix.synchronised) manager?.ready();
+        if (fix.synchronised && tooLarge(worst, args.maxOffset) === null) manager?.ready();
         continue;
       }
       screen?.end();
-      console.error(sentence);
+      console.error(`tsync: ${sentence}`);
       return EXIT.offsetTooLarge;
     }
   } finally {
     feed?.stop();
+    bound?.stop();
+    site?.close();
     manager?.stopping();
     screen?.end();
     for (const signal of signals) Deno.removeSignalListener(signal, onSignal);

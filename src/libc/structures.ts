@@ -1,7 +1,7 @@
 /**
  * Names, sizes, offsets and values from sys/socket.h, netinet/in.h,
- * netinet/tcp.h, sys/un.h, sys/epoll.h, sys/resource.h, signal.h,
- * bits/types/struct_*.h and errno.h on 64-bit Linux. All but one are the same on
+ * netinet/tcp.h, sys/un.h, sys/epoll.h, sys/resource.h, sys/file.h, fcntl.h,
+ * time.h, signal.h, bits/types/struct_*.h and errno.h on 64-bit Linux. All but one are the same on
  * x86-64 and arm64. A test checks them against a C compiler.
  *
  * @module
@@ -52,6 +52,15 @@ export const in_pktinfo = { size: 12, ipi_ifindex: 0 } as const;
 
 export const in6_pktinfo = { size: 20, ipi6_ifindex: 16 } as const;
 
+export const CLOCK_MONOTONIC_COARSE = 6;
+
+export const O_RDWR = 2;
+export const O_CREAT = 0o100;
+export const O_NONBLOCK = 0o4000;
+export const O_CLOEXEC = 0o2000000;
+export const LOCK_EX = 2;
+export const LOCK_NB = 4;
+
 export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;
@@ -92,7 +101,10 @@ export const EAGAIN = 11;
 export const ENOMEM = 12;
 export const EACCES = 13;
 export const EEXIST = 17;
+export const EISDIR = 21;
 export const EINVAL = 22;
+export const ENOSPC = 28;
+export const ESPIPE = 29;
 export const ENAMETOOLONG = 36;
 export const EPROTO = 71;
 export const ECONNABORTED = 103;

@@ -1,6 +1,6 @@
 /**
  * The libc functions that tsync calls, described for Deno's foreign function
- * interface. Only Linux has accept4 and those after it.
+ * interface. Those from accept4 on are called on Linux only, which alone has most.
  *
  * @module
  */
@@ -53,5 +53,11 @@ export const SYMBOLS = {
     result: "i32",
     nonblocking: true,
   },
+  // Files. `open` takes its mode as one of any arguments, which on Linux makes no difference.
+  open: { parameters: ["buffer", "i32", "i32"], result: "i32" },
+  pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "i32" },
+  pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "i32" },
+  fchmod: { parameters: ["i32", "i32"], result: "i32" },
+  flock: { parameters: ["i32", "i32"], result: "i32" },
   __xpg_strerror_r: { parameters: ["i32", "buffer", "usize"], result: "i32" },
 } as const;

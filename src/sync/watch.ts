@@ -39,15 +39,14 @@ export interface Update {
    * there is no fix; `minority`, too few of the servers agree to be believed.
    */
   readonly news: News | "disturbed" | "lost" | "minority";
-  /**
-   * The frequency of the servers' clock against the local oscillator, as a fraction: positive if
-   * theirs is faster; `null` if it is not known.
-   */
+  /** How much faster the servers' clock runs than the local oscillator: a fraction, or not known. */
   readonly frequency: number | null;
   /** The most by which the frequency can be wrong, in either direction: a fraction. */
   readonly frequencyBound: number | null;
   /** How far the system clock is from the kept one; `null` if that is not valid. */
   readonly clock: ClockOffset | null;
+  /** Seconds by which the servers can be wrong beyond the bounds: a single one's root distance. */
+  readonly rootDistance: number;
   /** Seconds until the next poll. */
   readonly interval: number;
   /** What was done with the system clock; `null` if it is not corrected, or there is no fix. */
@@ -121,7 +120,7 @@ export class Watch {
   #isContested = false;
   /** The leap second that is due, as the last fix said. */
   #leap: Leap = "none";
-  /** Seconds by which the servers can be wrong beyond the bounds, as they said at the last fix. */
+  /** As {@linkcode Update.rootDistance}. */
   #rootDistance = 0;
   /** Why the system clock cannot be steered any more. */
   #failure: unknown = null;
@@ -288,6 +287,7 @@ export class Watch {
       frequency: estimate?.frequency ?? null,
       frequencyBound: estimate?.frequencyBound ?? null,
       clock: this.clock.systemOffset(),
+      rootDistance: this.#rootDistance,
       interval: bounds === null ? this.#retryInterval() : this.#interval(bounds.at),
       correction,
       isContested,

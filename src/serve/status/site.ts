@@ -8,7 +8,6 @@
 import type { Endpoint } from "../lifecycle.ts";
 import { formatAddress } from "../../net/address.ts";
 import config from "../../../deno.json" with { type: "json" };
-import { processUsage } from "../../net/node.ts";
 import type { Clock } from "../../clock/clock.ts";
 import type { HttpResponse } from "./http_message.ts";
 import {
@@ -33,6 +32,7 @@ import {
   type Sample,
 } from "./metrics.ts";
 import { PAGE, PAGE_HEADERS } from "./page.ts";
+import { buildMetric, health, healthMetric, json, processMetrics } from "./process_metrics.ts";
 
 /** The server that a site describes. */
 export interface SiteOptions {
@@ -88,12 +88,8 @@ export class Site {
         return json(this.#status());
       case "/metrics":
         return { status: 200, type: METRICS_TYPE, body: exposition(this.#metrics()) };
-      case "/healthz": {
-        const { trouble } = this;
-        return trouble === null
-          ? { status: 200, type: "text/plain", body: "ok\n" }
-          : failure(503, trouble);
-      }
+      case "/healthz":
+        return health(this.trouble);
       default:
         return failure(404, "not found: try /, /metrics or /healthz");
     }
@@ -154,17 +150,9 @@ export class Site {
     const state = this.#clock.state();
     const kernel = (valueOf: (known: NonNullable<typeof state>) => number): Sample[] =>
       state === null ? [] : [{ value: valueOf(state) }];
-    const { cpuSeconds, residentMemory } = processUsage();
     const seconds = (count: number) => count / 1e9;
     return [
-      gauge("tsync_build_info", "Always 1; the labels give the version and the build target.", [{
-        labels: {
-          version: config.version,
-          target: Deno.build.target,
-          deno_version: Deno.version.deno,
-        },
-        value: 1,
-      }]),
+      buildMetric(),
       counter(
         "tsync_requests_total",
         "Messages received, answered with the time or refused.",
@@ -211,11 +199,7 @@ export class Site {
         "Connections admitted.",
         [{ labels, value: connections }],
       ),
-      gauge(
-        "tsync_healthy",
-        "1 if connections are accepted and requests answered, as on /healthz.",
-        [{ value: this.trouble === null ? 1 : 0 }],
-      ),
+      healthMetric(this.trouble, "connections are accepted and requests answered"),
       gauge("tsync_stratum", "The stratum announced.", [{ value: stratumOf(state, stratum) }]),
       gauge(
         "tsync_clock_synchronised",
@@ -232,13 +216,7 @@ export class Site {
         "The greatest error of this machine's clock, according to the kernel.",
         kernel(({ maximumError }) => maximumError),
       ),
-      gauge(
-        "process_start_time_seconds",
-        "When the process started, in seconds since the Unix epoch.",
-        [{ value: Number(this.#options.started.realtime / 1_000_000n) / 1e3 }],
-      ),
-      counter("process_cpu_seconds_total", "Processor time used.", [{ value: cpuSeconds }]),
-      gauge("process_resident_memory_bytes", "Memory in RAM.", [{ value: residentMemory }]),
+      ...processMetrics(this.#options.started.realtime),
     ];
   }
 }
@@ -265,8 +243,4 @@ function keysOf<T extends string>(record: Readonly<Record<T, 0>>): readonly T[] 
 function reasonsOf(transport: string): readonly Refusal[] {
   if (transport === "udp") return DATAGRAMS;
   return REFUSALS.filter((reason) => reason !== "tls" || transport === "tls");
-}
-
-function json(body: string): HttpResponse {
-  return { status: 200, type: "application/json", body };
 }
