@@ -547,6 +547,8 @@ for (
       "tests/vm/run.sh",
       "tests/vm/clock.sh",
       "tests/vm/clock_guest.sh",
+      "tests/vm/system.sh",
+      "tests/vm/system_guest.sh",
       "tests/arm64/run.sh",
       "tests/arm64/init.sh",
     ]],

@@ -2,6 +2,7 @@
 # tsync in a virtual machine: Debian under QEMU, made from npm's and Debian's packages alone. Root.
 #
 #   tests/vm/run.sh clock [RUN...]   how well the guest's clock is kept, beside chronyd (clock.sh)
+#   tests/vm/run.sh system [GROUP...]  release, units and --set under systemd (system.sh)
 #   tests/vm/run.sh shell            a root shell in the guest; its host is 10.0.2.2
 #
 # TSYNC    the program to try (default: dist/tsync-x86_64-unknown-linux-gnu)
@@ -51,7 +52,7 @@ make_image() {
   mmdebstrap --quiet --variant=minbase --aptopt='APT::Install-Recommends "false"' \
     --dpkgopt=force-confold \
     --include=linux-image-amd64,initramfs-tools,systemd-sysv,dbus,udev,kmod,iproute2,procps \
-    --include=chrony,ca-certificates,curl,xz-utils,libcap2-bin \
+    --include=apparmor,chrony,ca-certificates,curl,xz-utils,libcap2-bin \
     --essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"' \
     --essential-hook='echo MODULES=list >"$1/etc/initramfs-tools/conf.d/vm"' \
     --essential-hook='printf "%s\n" virtio_pci virtio_blk ext4 >"$1/etc/initramfs-tools/modules"' \
@@ -63,6 +64,7 @@ make_image() {
     >"$tree/etc/fstab"
   printf '[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n' >"$tree/etc/systemd/network/eth0.network"
   echo guest >"$tree/etc/hostname"
+  echo 127.0.0.1 localhost guest >"$tree/etc/hosts"
   mkdir "$tree/host" "$tree/etc/systemd/system/serial-getty@ttyS0.service.d"
   # The guest's job is /host/job.sh; without one there is a shell.
   cat >"$tree/etc/systemd/system/job.service" <<'UNIT'
@@ -118,6 +120,13 @@ case ${1:-} in
     # shellcheck source-path=SCRIPTDIR source=clock.sh
     . ./clock.sh "$@"
     ;;
+  system)
+    shift
+    need
+    make_image
+    # shellcheck source-path=SCRIPTDIR source=system.sh
+    . ./system.sh "$@"
+    ;;
   shell)
     need
     make_image
@@ -125,5 +134,5 @@ case ${1:-} in
     trap 'rm -rf "$folder"' EXIT
     boot "$folder" ''
     ;;
-  *) fail 'usage: run.sh clock [RUN...] | shell' ;;
+  *) fail 'usage: run.sh clock [RUN...] | system [GROUP...] | shell' ;;
 esac
