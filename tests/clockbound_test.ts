@@ -31,7 +31,7 @@ const program = compiled() ?? SOURCE;
 const libc = linuxLibc()!;
 if (libc === null) console.log("clockbound: most tests are skipped, there is no libc of Linux's");
 
-function test(name: string, body: () => Promise<void>) {
+function test(name: string, body: () => void | Promise<void>) {
   Deno.test({ name, ignore: libc === null, fn: body });
 }
 
@@ -221,8 +221,8 @@ test("the generation is odd before anything else changes, and even after all has
   const recording = watched((bytes, at) => writes.push([at, bytes.slice()]));
   const clock = { systemOffset: () => OFFSET };
   const feed = new ClockBoundFeed(place.path, clock, assertNothing, recording);
-  // The magic number, without which nothing else is looked at, is last but one.
-  assertEquals(writes.map(([at]) => at), [8, 16, 0, 8]);
+  // The file's last byte, whether it is a file, and the magic number, by which it is known again.
+  assertEquals(writes.map(([at]) => at), [79, 0, 8, 16, 8]);
   for (let generation = 2; generation !== 2 || writes.length !== 3;) {
     writes = [];
     feed.update(updateOf("synchronised"));
@@ -277,6 +277,34 @@ test("killed between any two writes, it leaves nothing that is half another", as
     again.stop();
   }
   assertEquals([...seen], ["0: old", "1: odd", "2: odd", "3: new"]);
+});
+
+test("killed between any two writes of a new file, it can be started again", async () => {
+  await using place = new Place();
+  const clock = { systemOffset: () => null };
+  for (let writes = 0; writes < 5; writes++) {
+    let left = writes;
+    const dying = watched(() => {
+      if (left-- === 0) throw new Error("killed");
+    });
+    const open = () => new ClockBoundFeed(place.path, clock, assertNothing, dying);
+    assertThrows(open, Error, "killed");
+    new ClockBoundFeed(place.path, clock, assertNothing).stop();
+    assertEquals(changing(place.segment).status, 0);
+    await Deno.remove(place.path);
+  }
+});
+
+test("a device is refused, and its permissions are left alone", () => {
+  // As root, it would make /dev/null one that nobody else can write.
+  const kept = new Proxy(libc, {
+    get: (target, name) => {
+      if (name === "fchmod") return () => assertNothing("its permissions are changed");
+      return target[name as keyof Libc];
+    },
+  });
+  const open = () => new ClockBoundFeed("/dev/null", { systemOffset: () => null }, () => {}, kept);
+  assertThrows(open, Error, "cannot write /dev/null for --clockbound: it is no ordinary file");
 });
 
 test("what cannot be believed, or is of another layout, is taken over as unknown", async () => {

@@ -192,6 +192,7 @@ export class ClockBoundFeed {
           "ClockBound's shared memory; name another file, or remove it",
       );
     }
+    if (!isOurs) this.#probe(bytes);
     const number = this.#file.share();
     // Another user's may be written, but not shared; it must have been shared already.
     if (number !== 0 && !isOurs) throw new Error(this.#describe(number));
@@ -201,6 +202,13 @@ export class ClockBoundFeed {
     const obstacle = this.#publish(unknown(this.#coarseTime()), true);
     if (obstacle !== "") throw new Error(obstacle);
     return this.#generation;
+  }
+
+  /** A device takes what it is given, and does not have it. Its permissions are not to be changed. */
+  #probe(bytes: Uint8Array<ArrayBuffer>): void {
+    const number = this.#file.write(new Uint8Array(1), AT.end - 1);
+    if (number !== 0) throw new Error(this.#describe(number));
+    if (this.#file.read(bytes) !== AT.end) throw new Error(this.#describe(ESPIPE));
   }
 
   /** Is it complete, and can it be believed now? */
@@ -228,9 +236,10 @@ export class ClockBoundFeed {
     // 0 would mean that there is nothing yet.
     const even = odd === 0xffff ? 2 : odd + 1;
     const writes: [Uint8Array<ArrayBuffer>, number][] = [
+      // First, so that a tsync that is started again knows what was left. Readers need the rest too.
+      ...isNew ? [[MAGIC, AT.magic] as [Uint8Array<ArrayBuffer>, number]] : [],
       [encodeHeader(odd), AT.header],
       [encodePayload(known), AT.payload],
-      ...isNew ? [[MAGIC, AT.magic] as [Uint8Array<ArrayBuffer>, number]] : [],
       [encodeHeader(even), AT.header],
     ];
     for (const [bytes, at] of writes) {
