@@ -15,6 +15,7 @@ import {
   encodePayload,
   type ErrorBound,
   errorBoundOf,
+  Slews,
 } from "../src/cli/clockbound.ts";
 import type { ClockOffset } from "../src/clock/synced_clock.ts";
 import type { Libc } from "../src/libc/libc.ts";
@@ -84,7 +85,8 @@ const OFFSET: ClockOffset = {
 };
 
 function updateOf(state: Update["state"], isFix = state === "synchronised"): Update {
-  return { fix: { synchronised: isFix }, state, rootDistance: 0.001 } as unknown as Update;
+  const fix = { synchronised: isFix };
+  return { fix, state, rootDistance: 0.001, correction: null } as unknown as Update;
 }
 
 const coarse = () => {
@@ -140,10 +142,13 @@ for (const isSet of [false, true]) {
     const truth = () => Number(trueOffset(server.clock.exact(), client.clock.exact()));
     const first = truth();
     let written: ErrorBound[] = [];
+    const slews = isSet ? new Slews() : null;
     for (let i = 0; i < 1000; i++) {
       if (i === 600) await world.run(serving.stop());
       if (i % 10 === 0) {
-        written.push(errorBoundOf(watch.clock.systemOffset()!, monotonic(), 0, i >= 600));
+        const now = watch.clock.systemOffset()!;
+        const added = slews?.add(monotonic(), now.offset);
+        written.push(errorBoundOf(now, monotonic(), 0, i >= 600, added));
       }
       await world.sleep(0.1);
       // Each, as if none had followed.
@@ -160,6 +165,81 @@ for (const isSet of [false, true]) {
     await world.run(watching);
   });
 }
+
+for (const isKilled of [false, true]) {
+  const how = isKilled ? "by a tsync that is killed then" : "meanwhile";
+  Deno.test(`a slew that was begun on little knowledge is allowed for, ${how}`, async () => {
+    for (let seed = 1; seed <= 5; seed++) {
+      const world = new World(seed);
+      const server = world.host("server");
+      const client = world.host("client");
+      // The first poll finds the clock to be 20 ms behind, plus or minus as much; the second, right.
+      let out = 0.04;
+      server.path = { out: () => out, back: () => 0.0003 };
+      const serving = await world.run(serve({ hosts: ["server"], ...server.environment }));
+      const stop = new AbortController();
+      const watch = new Watch({
+        servers: ["server"],
+        signal: stop.signal,
+        corrector: new Corrector(new SimulatedKernel(world, client.clock)),
+        ...client.environment,
+      });
+      const { monotonic } = client.environment.clock;
+      const slews = new Slews();
+      const written: ErrorBound[] = [];
+      const write = () => {
+        const now = watch.clock.systemOffset()!;
+        const asOf = monotonic();
+        written.push(errorBoundOf(now, asOf, 0, false, slews.add(asOf, now.offset)));
+      };
+      let polls = 0;
+      const watching = (async () => {
+        for await (const _ of watch) {
+          out = 0.0003;
+          write();
+          if (++polls === 2 && isKilled) client.dead = true;
+        }
+      })();
+      while (written.length === 0) await world.sleep(0.01);
+      let farthest = 0;
+      for (let i = 0; i < (isKilled ? 900 : 2500); i++) {
+        await world.sleep(0.01);
+        if (i % 100 === 50 && !client.dead) write();
+        const error = Math.abs(Number(trueOffset(server.clock.exact(), client.clock.exact())));
+        const { bound, drift, asOf } = written.at(-1)!;
+        const most = Number(bound) + Number(monotonic() - asOf) / 1e9 * drift;
+        assert(error <= most, `seed ${seed}, ${i}: ${error} ns is not within ${most}`);
+        farthest = Math.max(farthest, error);
+      }
+      assert(farthest > 1e6, `it was not led astray, only by ${farthest} ns`);
+      if (!isKilled) {
+        const { bound } = written.at(-1)!;
+        assert(bound < 1_000_000n, `${bound} ns, and all is over`);
+        stop.abort();
+        await world.run(watching);
+      }
+      await world.run(serving.stop());
+    }
+  });
+}
+
+test("a step ends the slews, and without --set there are none", async () => {
+  await using place = new Place();
+  let offset = 0.5;
+  const clock = { systemOffset: () => ({ ...OFFSET, offset }) };
+  const feed = new ClockBoundFeed(place.path, clock, assertNothing);
+  const written = (correction: Update["correction"], now: number) => {
+    offset = now;
+    feed.update({ ...updateOf("synchronised"), correction });
+    return Math.round(Number(place.segment.bound) / 1e6);
+  };
+  assertEquals(written(null, 0.5), 501);
+  assertEquals(written(null, 0), 1);
+  assertEquals(written({ action: "slew", offset: 0.02 }, 0.02), 21);
+  assertEquals(written({ action: "slew", offset: 0 }, 0), 26, "25 ms are still added");
+  assertEquals(written({ action: "step", offset: 0.5 }, 0), 1);
+  feed.stop();
+});
 
 test("a reader is told what is known, once anything is, and in the end nothing", async () => {
   await using place = new Place();

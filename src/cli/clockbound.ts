@@ -19,6 +19,7 @@ import {
 import type { Update } from "../mod.ts";
 import { numberedErrorText } from "../net/linux/sockets.ts";
 import { SECOND } from "../ntp/timestamp.ts";
+import { MAX_SLEW } from "../sync/correction.ts";
 import { libcFor } from "./linux.ts";
 
 /** Between two updates. */
@@ -35,6 +36,18 @@ const TICK_SECONDS = 0.01;
 
 /** The clock that measures an update's age is slewed itself, by 0.5 % at most. */
 const SLEW_MARGIN = 1.01;
+
+/** The part of a slew that Linux adds in a second; it goes on with that when told another. */
+const SLEW_GAIN = 1 / 4;
+
+/** The most that is left of slews, in seconds: of one all, and of that before a second's worth. */
+const MOST_LEFT = MAX_SLEW / SLEW_GAIN + MAX_SLEW;
+
+/**
+ * How long what the kernel was told can have an effect that is replaced, in nanoseconds. It is told
+ * something else once a second, or a second late, and ends the second.
+ */
+const REPLACED = 4n * SECOND;
 
 /** Of a time that is not known, for a reader that does not look at the status: 31 years. */
 const UNKNOWN_BOUND = 10n ** 18n;
@@ -82,19 +95,52 @@ export function encodePayload(known: ErrorBound): Uint8Array<ArrayBuffer> {
 }
 
 /**
+ * What the kernel may still add to a clock that it was told to slew. What an offset was before the
+ * last poll may be far from what is known now, and the kernel goes on by it for a moment; to its
+ * end, if tsync is killed.
+ */
+export class Slews {
+  /** Between what the kernel may have been told to slew by, in seconds, and since when. */
+  #told: readonly (readonly [asOf: bigint, least: number, most: number])[] = [];
+
+  /** The clock may be slewed by an offset from now on. @returns What may be added, in seconds. */
+  add(asOf: bigint, offset: number): readonly [least: number, most: number] {
+    // The newest, however old: if this was suspended, so was what would have replaced it.
+    const told = this.#told.filter(([then], i, all) =>
+      asOf - then < REPLACED || i === all.length - 1
+    );
+    const offsets = [0, offset, ...told.flatMap(([, ...each]) => each)];
+    const least = Math.max((1 + SLEW_GAIN) * Math.min(...offsets), -MOST_LEFT);
+    const most = Math.min((1 + SLEW_GAIN) * Math.max(...offsets), MOST_LEFT);
+    // By the time that it is told, the second's worth of what it was told before may have been added.
+    const share = SLEW_GAIN / (1 + SLEW_GAIN);
+    this.#told = [...told, [asOf, offset - share * most, offset - share * least]];
+    return [least, most];
+  }
+
+  /** A step ends them. */
+  clear(): void {
+    this.#told = [];
+  }
+}
+
+/**
  * The most by which the system clock is wrong.
  *
  * @param asOf A reading of the coarse clock from before the offset was taken.
  * @param rootDistance As in {@linkcode Update}.
+ * @param slews The least and the most seconds that the kernel may still add to it.
  */
 export function errorBoundOf(
   { offset, errorBound, frequency, frequencyBound }: ClockOffset,
   asOf: bigint,
   rootDistance: number,
   isHeld: boolean,
+  slews: readonly number[] = [],
 ): ErrorBound {
   const drift = SLEW_MARGIN * (Math.abs(frequency) + frequencyBound);
-  const seconds = Math.abs(offset) + errorBound + rootDistance + drift * TICK_SECONDS;
+  const distance = Math.max(...[0, ...slews].map((added) => Math.abs(offset - added)));
+  const seconds = distance + errorBound + rootDistance + drift * TICK_SECONDS;
   return {
     asOf,
     voidAfter: asOf + VALIDITY,
@@ -117,6 +163,8 @@ export class ClockBoundFeed {
   #generation: number;
   /** The last poll that made a fix or, since then, did not; `null` before the first fix. */
   #update: Pick<Update, "state" | "rootDistance"> | null = null;
+  /** Those of a clock that is set; `null` if it is not. */
+  #slews: Slews | null = null;
   /** Why it could not be written last; empty if it could. */
   #obstacle = "";
 
@@ -149,7 +197,9 @@ export class ClockBoundFeed {
   }
 
   /** Takes in a poll. */
-  update({ fix, state, rootDistance }: Update): void {
+  update({ fix, state, rootDistance, correction }: Update): void {
+    if (correction !== null) this.#slews ??= new Slews();
+    if (correction?.action === "step") this.#slews!.clear();
     if (fix.synchronised || this.#update !== null) this.#update = { state, rootDistance };
     this.write();
   }
@@ -161,8 +211,11 @@ export class ClockBoundFeed {
     // First: if the process is suspended here, the bound becomes older, not younger, than it is.
     const asOf = this.#coarseTime();
     const now = this.#clock.systemOffset();
+    const slews = now === null ? undefined : this.#slews?.add(asOf, now.offset);
     const obstacle = this.#publish(
-      now === null ? unknown(asOf) : errorBoundOf(now, asOf, rootDistance, state === "holdover"),
+      now === null
+        ? unknown(asOf)
+        : errorBoundOf(now, asOf, rootDistance, state === "holdover", slews),
     );
     if (obstacle === this.#obstacle) return;
     this.#obstacle = obstacle;
