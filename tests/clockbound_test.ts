@@ -438,6 +438,11 @@ test("a file that cannot be written, or is another's, is refused", async () => {
   const feed = new ClockBoundFeed(place.path, { systemOffset: () => null }, assertNothing);
   refused(place.path, "another tsync writes it, or is stopped while it does");
   feed.stop();
+  // Who may only read it must not keep tsync from writing it.
+  const reader = await Deno.open(place.path);
+  await reader.lock(true);
+  new ClockBoundFeed(place.path, { systemOffset: () => null }, assertNothing).stop();
+  reader.close();
   await Deno.remove(place.path);
   await new Deno.Command("mkfifo", { args: [place.path] }).output();
   refused(place.path, "it is no ordinary file");

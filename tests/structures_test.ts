@@ -20,7 +20,6 @@ const HEADERS = "#define _GNU_SOURCE\n" +
     "signal.h",
     "stddef.h",
     "sys/epoll.h",
-    "sys/file.h",
     "sys/resource.h",
     "sys/socket.h",
     "sys/timex.h",

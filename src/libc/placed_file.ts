@@ -31,7 +31,10 @@ export class PlacedFile {
     const fd = libc.open(new TextEncoder().encode(`${path}\0`), flags, MODE);
     if (fd < 0) return errno(libc);
     const file = new PlacedFile(libc, fd);
-    if (libc.flock(fd, c.LOCK_EX | c.LOCK_NB) === 0) return file;
+    // All of it, as long as it is open. Unlike flock's, only those can have this lock who may write.
+    const lock = new Uint8Array(c.flock.size);
+    new Int16Array(lock.buffer)[c.flock.l_type] = c.F_WRLCK;
+    if (libc.fcntl(fd, c.F_OFD_SETLK, lock) === 0) return file;
     const number = errno(libc);
     file.close();
     return number;

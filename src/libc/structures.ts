@@ -1,6 +1,6 @@
 /**
  * Names, sizes, offsets and values from sys/socket.h, netinet/in.h,
- * netinet/tcp.h, sys/un.h, sys/epoll.h, sys/resource.h, sys/file.h, fcntl.h,
+ * netinet/tcp.h, sys/un.h, sys/epoll.h, sys/resource.h, fcntl.h,
  * time.h, signal.h, bits/types/struct_*.h and errno.h on 64-bit Linux. All but one are the same on
  * x86-64 and arm64. A test checks them against a C compiler.
  *
@@ -58,8 +58,10 @@ export const O_RDWR = 2;
 export const O_CREAT = 0o100;
 export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
-export const LOCK_EX = 2;
-export const LOCK_NB = 4;
+export const F_WRLCK = 1;
+export const F_OFD_SETLK = 37;
+
+export const flock = { size: 32, l_type: 0 } as const;
 
 export const AF_UNIX = 1;
 export const AF_INET = 2;

@@ -53,11 +53,11 @@ export const SYMBOLS = {
     result: "i32",
     nonblocking: true,
   },
-  // Files. `open` takes its mode as one of any arguments, which on Linux makes no difference.
+  // Files. The third argument of `open` and `fcntl` is one of any, which on Linux makes no difference.
   open: { parameters: ["buffer", "i32", "i32"], result: "i32" },
   pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "i32" },
   pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "i32" },
   fchmod: { parameters: ["i32", "i32"], result: "i32" },
-  flock: { parameters: ["i32", "i32"], result: "i32" },
+  fcntl: { parameters: ["i32", "i32", "buffer"], result: "i32" },
   __xpg_strerror_r: { parameters: ["i32", "buffer", "usize"], result: "i32" },
 } as const;
