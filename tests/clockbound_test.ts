@@ -448,6 +448,17 @@ test("a file that cannot be written, or is another's, is refused", async () => {
   refused(place.path, "it is no ordinary file");
 });
 
+test("where the kernel does not say how fast the clock runs, it is refused", async () => {
+  await using place = new Place();
+  const silent = new Proxy(libc, {
+    get: (target, name) => name === "ntp_adjtime" ? () => -1 : target[name as keyof Libc],
+  });
+  const open = () => {
+    new ClockBoundFeed(place.path, { systemOffset: () => OFFSET }, assertNothing, silent);
+  };
+  assertThrows(open, Error, "the kernel may not be asked how fast it makes the system clock run");
+});
+
 test("that it cannot be written any more is said once, and that it is over", async () => {
   await using place = new Place();
   const said: [string, boolean][] = [];

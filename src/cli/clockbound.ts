@@ -16,6 +16,7 @@ import {
   ENOENT,
   ESPIPE,
 } from "../libc/structures.ts";
+import { timex } from "../libc/timex.ts";
 import type { Update } from "../mod.ts";
 import { numberedErrorText } from "../net/linux/sockets.ts";
 import { SECOND } from "../ntp/timestamp.ts";
@@ -184,6 +185,12 @@ export class ClockBoundFeed {
     this.#clock = clock;
     this.#tell = tell;
     this.#libc = libc;
+    if (libc.ntp_adjtime(new BigInt64Array(timex.words)) < 0) {
+      throw new Error(
+        "cannot use --clockbound: the kernel may not be asked how fast it makes the system clock run " +
+          "(adjtimex, which ProtectClock= in a systemd unit forbids)",
+      );
+    }
     const file = PlacedFile.open(libc, path);
     if (typeof file === "number") throw new Error(this.#describe(file));
     this.#file = file;
