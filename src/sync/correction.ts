@@ -90,6 +90,8 @@ export class Corrector {
   #isFirst = true;
   /** Has it been steered, so that the kernel must be told when nothing is known any more? */
   #isSteering = false;
+  /** Seconds of what it was told last that the kernel adds in its second, even if told otherwise. */
+  #slewing = 0;
 
   /**
    * The clock is left alone until the first fix.
@@ -161,12 +163,15 @@ export class Corrector {
     const { clock: { offset, errorBound }, deviation, frequency, rootDistance, leap } = target;
     const distance = Math.abs(offset);
     const most = MAX_SLEW / this.#setter.gain;
-    const maximum = distance + errorBound + rootDistance;
+    const phase = Math.min(Math.max(offset, -most), most);
+    const farthest = Math.max(distance, Math.abs(offset - this.#slewing));
+    this.#slewing = phase * this.#setter.gain;
+    const maximum = farthest + errorBound + rootDistance;
     const estimated = Math.min(distance + deviation.offset / 1e9, maximum);
     // What the kernel has learnt before is better than what is only being learnt.
     const isBetter = Math.abs(frequency - this.#setter.frequency) > deviation.frequency;
     return this.#setter.steer({
-      phase: Math.min(Math.max(offset, -most), most) * 1e9,
+      phase: phase * 1e9,
       frequency: isBetter ? frequency : null,
       error: maximum < UNSYNCHRONISED_SECONDS ? { maximum, estimated } : null,
       leap,
@@ -177,7 +182,10 @@ export class Corrector {
   #correct(known: { readonly offset: number; readonly errorBound: number }): Correction {
     const { offset, errorBound } = known;
     const action = decide(known, this.#threshold, this.#isFirst);
-    if (action === "step") this.#setter.step(nanoseconds(offset));
+    if (action === "step") {
+      this.#setter.step(nanoseconds(offset));
+      this.#slewing = 0;
+    }
     const isNear = Math.abs(offset) + errorBound <= PANIC_THRESHOLD_SECONDS;
     if (action === "step" || isNear) this.#isFirst = false;
     return { action, offset };
