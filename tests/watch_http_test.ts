@@ -18,7 +18,7 @@ import {
 import { parseCommandLine, UsageError } from "../src/cli/args.ts";
 import { WatchSite } from "../src/cli/watch_http.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
-import type { ClockOffset, SyncedTime } from "../src/clock/synced_clock.ts";
+import { type ClockOffset, SyncedClock, type SyncedTime } from "../src/clock/synced_clock.ts";
 import type { ServerReport, Update } from "../src/mod.ts";
 import { answering, FakeServer, units } from "./fake_server.ts";
 
@@ -101,6 +101,23 @@ Deno.test("/healthz and /now say what is wrong with a kept clock", () => {
     "refused; b is gone",
   ]);
   assertEquals(site.respond("/").status, 404);
+});
+
+Deno.test("/now does not stand still when a server was set back", () => {
+  const at = 10n ** 18n;
+  const clock = { realtime: () => at, monotonic: () => at, precision: 1e-9, state: () => null };
+  const kept = new SyncedClock(clock);
+  const site = new WatchSite(kept, undefined, 0n);
+  for (const ahead of [3_600_000_000_000n, 0n]) {
+    const bounds = { lower: ahead - 5n, upper: ahead + 5n };
+    const frequency = { frequency: 0, frequencyBound: 0, frequencyRange: { lower: 0, upper: 0 } };
+    kept.set({ at, offset: ahead, ...bounds, ...frequency });
+    const [time, earliest, latest] = [ahead, ahead - 5n, ahead + 5n].map((each) => at + each);
+    assertEquals(
+      JSON.parse(site.respond("/now").body),
+      { time: `${time}`, earliest: `${earliest}`, latest: `${latest}` },
+    );
+  }
 });
 
 Deno.test("with --max-offset, /healthz goes by that alone, in holdover too", () => {
