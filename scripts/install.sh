@@ -10,6 +10,8 @@
 # A release's installer downloads from the repository that published it. TSYNC_REPOSITORY=OWNER/NAME
 # names another repository on GitHub, TSYNC_RELEASES another place that is laid out in the same way.
 set -eu
+# With it, `cd` may go elsewhere, and says where.
+unset CDPATH
 
 repository=${TSYNC_REPOSITORY:-@REPOSITORY@}
 releases=${TSYNC_RELEASES:-https://github.com/$repository/releases}
@@ -104,6 +106,12 @@ choose_folder() {
   fi
 }
 
+# Is it a file of a Debian package? dpkg knows it by the path without links, such as /bin to /usr/bin.
+is_packaged() {
+  [ -f "$program" ] && has dpkg-query &&
+    dpkg-query --search "$(cd "$folder" && pwd -P)/tsync" >/dev/null 2>&1
+}
+
 # What a program says that it is; it must be ours.
 version_of() {
   says=$("$1" --version </dev/null 2>&1) || fail "$1 does not run here: $says"
@@ -137,6 +145,10 @@ main() {
   program=$folder/tsync
   [ ! -L "$program" ] || fail "$program is a symbolic link: name the folder that it leads to with --to"
   [ ! -d "$program" ] || fail "$program is a folder: choose another one with --to"
+
+  if is_packaged; then
+    fail "$program is a package's: upgrade or remove that with apt, or choose another folder with --to"
+  fi
 
   before=
   if [ -n "$uninstall" ]; then

@@ -68,9 +68,14 @@ class Place implements AsyncDisposable {
   }
 
   /** Runs the installer as an ordinary user would, with this place for a home. */
-  async install(args: readonly string[] = [], env: Record<string, string> = {}) {
+  async install(
+    args: readonly string[] = [],
+    env: Record<string, string> = {},
+    cwd: string = Deno.cwd(),
+  ) {
     const { code, stdout, stderr } = await new Deno.Command("sh", {
-      args: ["scripts/install.sh", ...args],
+      args: [`${Deno.cwd()}/scripts/install.sh`, ...args],
+      cwd,
       clearEnv: true,
       env: {
         HOME: this.home,
@@ -133,6 +138,41 @@ Deno.test("install.sh installs, upgrades in place, goes back, and uninstalls", a
   const nothing = await place.install(["--uninstall", "--to", folder]);
   assertEquals(nothing.code, 1);
   assertMatch(nothing.stderr, /^install\.sh: there is no .*: nothing to uninstall\n$/);
+});
+
+Deno.test("install.sh leaves alone what is a package's", async () => {
+  await using place = await Place.make();
+  const folder = `${place.home}/.local/bin`;
+  await sh(
+    `mkdir -p fake ${folder}; ln -s .local/bin bin
+    printf '#!/bin/sh\\necho tsync 0.9.0\\n' >${folder}/tsync
+    printf '#!/bin/sh\\n[ "$*" = "--search $(realpath ${folder})/tsync" ]\\n' >fake/dpkg-query
+    chmod 755 ${folder}/tsync fake/dpkg-query`,
+    place.home,
+  );
+  // Found through a link, as /bin is.
+  const PATH = `${place.home}/fake:${place.home}/bin:/usr/bin:/bin`;
+  for (const args of [[], ["--uninstall"]]) {
+    const { code, stdout, stderr } = await place.install(args, { PATH });
+    assertEquals([code, stdout], [1, ""]);
+    assertMatch(stderr, /tsync is a package's: upgrade or remove that with apt/);
+  }
+  assertEquals(await place.installed(), "tsync 0.9.0");
+  const elsewhere = await place.install(["--to", `${place.home}/elsewhere`], { PATH });
+  assertEquals([elsewhere.code, elsewhere.stderr], [0, ""]);
+});
+
+Deno.test("install.sh goes by --to, whatever CDPATH is", async () => {
+  await using place = await Place.make();
+  await sh("mkdir -p there/bin bin", place.home);
+  const { code, stdout } = await place.install(
+    ["--to", "bin"],
+    { CDPATH: `${place.home}/there` },
+    place.home,
+  );
+  assertEquals(code, 0);
+  assertMatch(stdout, /^installed tsync 1\.0\.0 as .*\/bin\/tsync\n/);
+  assertEquals(await place.installed("bin"), "tsync 1.0.0");
 });
 
 Deno.test("install.sh says what to do about PATH", async () => {
