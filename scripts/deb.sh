@@ -6,7 +6,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
-export SOURCE_DATE_EPOCH
+export SOURCE_DATE_EPOCH LC_ALL=C
 version=$(sed -n 's/^  "version": "\(.*\)",$/\1/p' deno.json)
 from=packaging/debian
 if [ -z "${QUICK:-}" ]; then level=9; else level=0; fi

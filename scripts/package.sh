@@ -8,11 +8,17 @@
 set -eu
 cd "$(dirname "$0")/.."
 REPOSITORY=${REPOSITORY:-}
-if ! printf '%s\n' "$REPOSITORY" | grep -Eqx '[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+'; then
+# Not with grep, which is content if one line of several is right.
+case $REPOSITORY in
+  *[!A-Za-z0-9_./-]* | */*/* | /* | */) named= ;;
+  */*) named=yes ;;
+  *) named= ;;
+esac
+if [ -z "$named" ]; then
   echo "package.sh: cannot name the repository: REPOSITORY is \"$REPOSITORY\"; set it to OWNER/NAME" >&2
   exit 1
 fi
-export REPOSITORY
+export REPOSITORY LC_ALL=C
 preset=preset=9e,dict=64MiB
 [ -z "${QUICK:-}" ] || preset=preset=0
 version=$(sed -n 's/^  "version": "\(.*\)",$/\1/p' deno.json)
@@ -33,7 +39,7 @@ for target in "$@"; do
   # Of xz's filters for code, that for arm64 asks those who unpack for xz 5.4; the other asks nothing.
   case $target in x86_64-*) filter=--x86 ;; *) filter= ;; esac
   tar -C "$stage" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner \
-    -cf "$stage/$name.tar" "$name"
+    --mode=u=rwX,go=rX -cf "$stage/$name.tar" "$name"
   xz -c $filter --lzma2="$preset" "$stage/$name.tar" >"$release/$name.tar.xz"
   case $target in
     *-linux-*)

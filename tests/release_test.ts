@@ -425,7 +425,13 @@ Deno.test("package.sh packs all that a release has, the same bytes each time", a
       ...debs,
     ].toSorted(),
   );
+  // Whatever is allowed to others where it is packed: all may read what is.
+  await packer.sh("chmod -R go= .");
   assertEquals(await packer.pack(...targets), packed);
+  assertEquals(
+    await packer.sh("tar -tvJf dist/release/*-x86_64-apple-darwin.tar.xz | cut -c 1-10 | sort -u"),
+    "-rw-r--r--\n-rwxr-xr-x\ndrwxr-xr-x",
+  );
 
   // All of them name the repository, and none has a placeholder left.
   await packer.sh(
@@ -529,13 +535,15 @@ END
 });
 
 Deno.test("package.sh packs nothing without the name of a repository", async () => {
-  for (const repository of ["", "owner", "owner/name/more", "a b/c", "owner/name|e"]) {
+  for (
+    const repository of ["", "owner", "owner/name/more", "a b/c", "owner/name|e", "owner/name\nb|e"]
+  ) {
     const { success, stdout, stderr } = await new Deno.Command("sh", {
       args: ["scripts/package.sh"],
       env: { REPOSITORY: repository },
     }).output();
     assertEquals([success, text(stdout)], [false, ""]);
-    assertMatch(text(stderr), /^package\.sh: .* set it to OWNER\/NAME\n$/);
+    assertMatch(text(stderr), /^package\.sh: [^]* set it to OWNER\/NAME\n$/);
   }
 });
 
