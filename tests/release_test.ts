@@ -334,7 +334,7 @@ Deno.test("publish.sh publishes under the scope that it is told", async () => {
   try {
     await Deno.writeTextFile(
       `${directory}/deno`,
-      '#!/bin/sh\nprintf "%s\\n" "$@"\nsed -n 2p deno.json\ngrep -rho "from .*/tsync.*" src\n',
+      '#!/bin/sh\nprintf "%s\\n" "$@"\nsed -n 2p deno.json\ngrep -rhoE "from .*/(tsync|src/mod).*" README.md src\n',
       { mode: 0o755 },
     );
     const said = await sh(`DENO=${directory}/deno sh scripts/publish.sh someone --dry-run`);
@@ -342,6 +342,12 @@ Deno.test("publish.sh publishes under the scope that it is told", async () => {
     assertEquals([publish, flag, name], ["publish", "--dry-run", '  "name": "@someone/tsync",']);
     assert(examples.length >= 5);
     for (const example of examples) assertEquals(example, 'from "@someone/tsync";');
+    const { success, stderr } = await new Deno.Command("sh", {
+      args: ["scripts/publish.sh", "@someone"],
+      env: { DENO: `${directory}/deno` },
+    }).output();
+    assertEquals(success, false);
+    assertMatch(text(stderr), /^publish\.sh: .* without its @\n$/);
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
