@@ -106,9 +106,12 @@ choose_folder() {
   fi
 }
 
-# Is it a file of a Debian package? dpkg knows it by the path without links, such as /bin to /usr/bin.
+# Is it a file of Debian's packages or Homebrew's? dpkg knows it by the path without links, such as
+# /bin to /usr/bin; Homebrew keeps it in its Cellar, and a link to that on PATH.
 is_packaged() {
-  [ -f "$program" ] && has dpkg-query &&
+  [ -f "$program" ] || return 1
+  case $(cd "$folder" && pwd -P)/:$(readlink "$program") in */Cellar/*) return 0 ;; esac
+  has dpkg-query &&
     dpkg-query --search "$(cd "$folder" && pwd -P)/tsync" >/dev/null 2>&1
 }
 
@@ -143,12 +146,12 @@ main() {
   [ -n "$folder" ] || folder=$(choose_folder)
   if [ -d "$folder" ]; then folder=$(cd "$folder" && pwd); fi
   program=$folder/tsync
+  if is_packaged; then
+    fail "$program is a package's: upgrade or remove that with apt or brew, or choose another folder" \
+      'with --to'
+  fi
   [ ! -L "$program" ] || fail "$program is a symbolic link: name the folder that it leads to with --to"
   [ ! -d "$program" ] || fail "$program is a folder: choose another one with --to"
-
-  if is_packaged; then
-    fail "$program is a package's: upgrade or remove that with apt, or choose another folder with --to"
-  fi
 
   before=
   if [ -n "$uninstall" ]; then

@@ -159,6 +159,15 @@ Deno.test("install.sh leaves alone what is a package's", async () => {
     assertMatch(stderr, /tsync is a package's: upgrade or remove that with apt/);
   }
   assertEquals(await place.installed(), "tsync 0.9.0");
+  await sh(
+    "mkdir -p Cellar/bin brew; cp bin/tsync Cellar/bin; ln -s ../Cellar/bin/tsync brew",
+    place.home,
+  );
+  for (const folder of ["brew", "Cellar/bin"]) {
+    const { code, stderr } = await place.install(["--to", `${place.home}/${folder}`]);
+    assertEquals(code, 1);
+    assertMatch(stderr, /tsync is a package's: /);
+  }
   const elsewhere = await place.install(["--to", `${place.home}/elsewhere`], { PATH });
   assertEquals([elsewhere.code, elsewhere.stderr], [0, ""]);
 });
@@ -186,7 +195,7 @@ Deno.test("install.sh says what to do about PATH", async () => {
 
 /** What it uses, but curl. */
 const TOOLS =
-  "sh uname grep sed tar xz wget sha256sum cut id mkdir mktemp rm cp mv chmod dirname ldd wc";
+  "sh uname grep sed tar xz wget sha256sum cut id mkdir mktemp readlink rm cp mv chmod dirname ldd wc";
 
 Deno.test("install.sh works with wget where there is no curl", async () => {
   await using place = await Place.make();
