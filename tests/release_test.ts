@@ -568,6 +568,11 @@ Deno.test("nothing is released before the suite has passed on every system", asy
   const release = await workflow("release");
   assertMatch(release, /^ {2}suite:\n(?: {4}.*\n)* {4}uses: \.\/\.github\/workflows\/ci\.yml$/m);
   assertMatch(release, /^ {2}publish:\n {4}needs: \[suite, start\]$/m);
+  // What may write runs nothing but this.
+  const publish = release.slice(release.indexOf("\n  publish:\n"));
+  const uses = [...publish.matchAll(/uses: actions\/([\w-]+)@/g)].map(([, name]) => name);
+  assertEquals(uses, ["download-artifact", "download-artifact", "attest-build-provenance"]);
+  assertEquals(release.match(/: write/g)?.length, publish.match(/: write/g)?.length);
   const ci = await workflow("ci");
   for (const runner of ["ubuntu-24.04", "ubuntu-24.04-arm", "macos-latest", "macos-15-intel"]) {
     assertMatch(ci, new RegExp(`\\b${runner}[\\], ]`));
