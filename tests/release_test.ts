@@ -363,6 +363,33 @@ Deno.test("publish.sh publishes under the scope that it is told", async () => {
   }
 });
 
+// Files imported as text; JSR looks for them where modules are imported at once, `--dry-run` does not.
+Deno.test("JSR would take the library: no text is imported but on demand", async () => {
+  const { stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["info", "--json", "src/mod.ts"],
+  }).output();
+  type Imported = { specifier?: string };
+  type Module = {
+    specifier: string;
+    dependencies?: { isDynamic?: boolean; code?: Imported; type?: Imported }[];
+  };
+  const { roots, modules }: { roots: string[]; modules: Module[] } = JSON.parse(text(stdout));
+  const isText = (specifier: string) => /^file:.*(?<!\.ts|\.json)$/.test(specifier);
+  assert(modules.some(({ specifier }) => isText(specifier)));
+  const atOnce = new Set(roots);
+  for (const specifier of atOnce) {
+    const module = modules.find((each) => each.specifier === specifier);
+    for (const { isDynamic, code, type } of module?.dependencies ?? []) {
+      if (isDynamic) continue;
+      for (const imported of [code, type]) {
+        if (imported?.specifier !== undefined) atOnce.add(imported.specifier);
+      }
+    }
+  }
+  assert(atOnce.size > 50);
+  assertEquals([...atOnce].filter(isText), []);
+});
+
 Deno.test("install.sh refuses what it does not know", async () => {
   await using place = await Place.make();
   for (const args of [["--frobnicate"], ["--to"]]) {
