@@ -24,6 +24,9 @@ preset=preset=9e,dict=64MiB
 version=$(sed -n 's/^  "version": "\(.*\)",$/\1/p' deno.json)
 release=dist/release
 mkdir -p $release
+# What another version left is not of this one.
+find $release -type f \( -name tsync.rb -o -name 'tsync[-_][0-9]*' ! -name "tsync[-_]$version-*" \) \
+  -exec rm {} +
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 cp -R README.md LICENSE CHANGELOG.md man packaging scripts/completions scripts/install.sh "$stage"
