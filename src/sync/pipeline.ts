@@ -146,7 +146,7 @@ export class Pipeline implements Progress {
     this.#longestDelay = Math.max(this.#longestDelay, delay);
     const isLong = delay > FAR_SECONDS;
     if (this.isFar === null) this.isFar = isLong;
-    else if (this.#heard === null && isLong && this.#maySendAhead) {
+    else if (!this.isFar && this.#heard === null && isLong && this.#maySendAhead) {
       this.isFar = null;
       this.roundTrip = delay;
     }

@@ -1,0 +1,90 @@
+/**
+ * Requests that are sent ahead over a long path, and servers that cannot take them.
+ *
+ * @module
+ */
+
+import { assert, assertEquals } from "@std/assert";
+import { sync, type SyncOptions } from "../src/mod.ts";
+import type { Connection } from "../src/net/network.ts";
+import { encodePacket, OFFSET, viewOf } from "../src/ntp/packet.ts";
+import { toTimestamp } from "../src/ntp/timestamp.ts";
+import { GOOD_REPLY } from "./good_reply.ts";
+import { constant } from "./simulation/random.ts";
+import { type Path, World } from "./simulation/world.ts";
+
+/** There and back, in seconds. */
+const over = (roundTrip: number): Path => ({
+  out: constant(roundTrip / 2),
+  back: constant(roundTrip / 2),
+});
+
+/** What a server does with what it has read, the number of a connection's request from 0. */
+type Answer = (requests: Uint8Array, index: number, server: Server) => Promise<void> | void;
+
+/** A server's end of a connection. */
+interface Server {
+  readonly connection: Connection;
+  reply(request: Uint8Array): Promise<unknown>;
+  wait(seconds: number): Promise<void>;
+}
+
+/** Syncs with a server that is ahead by a second. @param size Bytes that it reads at once. */
+async function ask(path: Path, answer: Answer, options: SyncOptions = {}, size = 48) {
+  const world = new World(1);
+  const host = world.host("server", { offset: 1 });
+  const client = world.host("client");
+  host.path = path;
+  const listener = host.network.listen({ hostname: "server", port: 10085 });
+  let [connections, requests] = [0, 0];
+  const serve = async (connection: Connection) => {
+    const server: Server = {
+      connection,
+      reply: (request) => {
+        const now = toTimestamp(host.clock.realtime());
+        const origin = viewOf(request).getBigUint64(OFFSET.transmit);
+        const stamps = { origin, receive: now, transmit: now };
+        return connection.write(encodePacket({ ...GOOD_REPLY, precision: -30, ...stamps }));
+      },
+      wait: (seconds) => new Promise((resolve) => host.timers.after(seconds, resolve)),
+    };
+    const into = new Uint8Array(size);
+    for (let index = 0;; index++) {
+      const count = await connection.read(into).catch(() => null);
+      if (count === null) return;
+      requests += count / 48;
+      await answer(into.slice(0, count), index, server);
+    }
+  };
+  (async () => {
+    for (let peer = await listener.accept(); peer !== null; peer = await listener.accept()) {
+      connections++;
+      serve(peer);
+    }
+  })();
+  const syncing = sync({ servers: ["server"], ...client.environment, ...options });
+  const { synchronised, offset, errorBound, servers: [only] } = await world.run(syncing);
+  if (synchronised) assert(Math.abs(offset! - 1) <= errorBound!, `${offset} ± ${errorBound}`);
+  const exchanges = only!.figures?.exchanges.length ?? 0;
+  return { exchanges, connections, requests, seconds: world.now / 1e9, error: only!.error };
+}
+
+const good: Answer = async (request, _, server) => {
+  await server.reply(request);
+};
+
+Deno.test("over a long path all exchanges count, the first too", async () => {
+  for (const samples of [1, 2, 20]) {
+    const { exchanges, requests } = await ask(over(0.1), good, { samples });
+    assertEquals([exchanges, requests], [samples, samples]);
+  }
+  const { exchanges, requests, seconds } = await ask(over(0.1), good);
+  assertEquals([exchanges, requests], [32, 32]);
+  // Connecting, 31 spacings, and the last exchange.
+  assert(seconds < 0.52, `${seconds} s`);
+});
+
+Deno.test("over a short path the first does not, and none is sent ahead", async () => {
+  const { exchanges, requests } = await ask(over(0.004), good);
+  assertEquals([exchanges, requests], [16, 17]);
+});
