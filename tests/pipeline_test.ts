@@ -88,3 +88,12 @@ Deno.test("over a short path the first does not, and none is sent ahead", async 
   const { exchanges, requests } = await ask(over(0.004), good);
   assertEquals([exchanges, requests], [16, 17]);
 });
+
+Deno.test("a single request is not taken for lost, however late its reply is", async () => {
+  const late: Answer = async (request, _, server) => {
+    await server.wait(3);
+    await server.reply(request);
+  };
+  const { exchanges, requests } = await ask(over(0.1), late, { samples: 1 });
+  assertEquals([exchanges, requests], [1, 1]);
+});

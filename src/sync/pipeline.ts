@@ -48,6 +48,8 @@ export class Pipeline implements Progress {
   #heard: bigint | null = null;
   /** Seconds: the longest that an answer took. */
   #longestDelay: number;
+  /** Has a request been sent before an earlier one was answered? */
+  hasSentAhead = false;
 
   /**
    * @param key The key of the messages' MACs; `null` if they have none.
@@ -113,6 +115,8 @@ export class Pipeline implements Progress {
     for (;;) {
       const { departed } = this.#sent.at(-1)!;
       const isFull = this.#sent.length >= wanted;
+      // What nothing was sent ahead of was not passed over: the server is slow.
+      if (this.isFar && isFull && !this.hasSentAhead) return await this.#receiving!;
       const lostSeconds = Math.max(LOST_SECONDS, LOST_DELAYS * this.#longestDelay);
       const seconds = this.isFar === null ? FAR_SECONDS : isFull ? lostSeconds : spacingSeconds;
       const since = isFull && this.#heard !== null && this.#heard > departed
@@ -127,7 +131,10 @@ export class Pipeline implements Progress {
       else if (isFull) {
         const text = `left requests without an answer for ${lostSeconds.toFixed(1)} s`;
         throw new LostRequests(text);
-      } else if (!this.#channel.congested) this.#send();
+      } else if (!this.#channel.congested) {
+        this.#send();
+        this.hasSentAhead = true;
+      }
     }
   }
 
