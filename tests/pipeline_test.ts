@@ -97,3 +97,30 @@ Deno.test("a single request is not taken for lost, however late its reply is", a
   const { exchanges, requests } = await ask(over(0.1), late, { samples: 1 });
   assertEquals([exchanges, requests], [1, 1]);
 });
+
+/** What comes together arrives in one piece: a second segment waits for the first to be acknowledged. */
+const narrow: Path = { ...over(0.1), window: 1 };
+
+Deno.test("a server that cannot take requests that come together is asked one at a time", async () => {
+  const servers: Record<string, Answer> = {
+    "closes the connection": async (requests, _, server) => {
+      if (requests.length > 48) server.connection.close();
+      else await server.reply(requests);
+    },
+    "answers the last first": async (requests, _, server) => {
+      for (let end = requests.length; end > 0; end -= 48) {
+        await server.reply(requests.subarray(end - 48, end));
+      }
+    },
+    "answers none of them": async (requests, _, server) => {
+      if (requests.length === 48) await server.reply(requests);
+    },
+    "answers the first of them": (requests, _, server) => {
+      server.reply(requests.subarray(0, 48));
+    },
+  };
+  for (const [what, answer] of Object.entries(servers)) {
+    const { exchanges, error } = await ask(narrow, answer, {}, 1024);
+    assert(exchanges >= 16, `${what}: ${exchanges}, ${error}`);
+  }
+});

@@ -135,6 +135,8 @@ export class StreamConversation extends Conversation {
   /** `undefined` before a connection, and after it. */
   #pipeline: Pipeline | undefined;
   #maySendAhead: boolean;
+  /** How often it broke after requests had been sent ahead: the server may not bear that. */
+  #broken = 0;
   #cancel = () => {};
 
   constructor(target: Target) {
@@ -186,6 +188,7 @@ export class StreamConversation extends Conversation {
   end(isGood: boolean): void {
     const { kept } = this.target;
     this.#cancel();
+    if (!isGood && this.#pipeline!.hasSentAhead && ++this.#broken > 1) this.#maySendAhead = false;
     this.#pipeline = undefined;
     if (!isGood || kept === undefined) return this.#channel!.close();
     this.#channel!.release();
