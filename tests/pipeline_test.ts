@@ -6,9 +6,11 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { sync, type SyncOptions } from "../src/mod.ts";
+import type { Channel } from "../src/net/channel.ts";
 import type { Connection } from "../src/net/network.ts";
 import { encodePacket, OFFSET, viewOf } from "../src/ntp/packet.ts";
 import { toTimestamp } from "../src/ntp/timestamp.ts";
+import { Pipeline } from "../src/sync/pipeline.ts";
 import { GOOD_REPLY } from "./good_reply.ts";
 import { constant } from "./simulation/random.ts";
 import { type Path, World } from "./simulation/world.ts";
@@ -123,4 +125,33 @@ Deno.test("a server that cannot take requests that come together is asked one at
     const { exchanges, error } = await ask(narrow, answer, {}, 1024);
     assert(exchanges >= 16, `${what}: ${exchanges}, ${error}`);
   }
+});
+
+Deno.test("while a request is still being written, no other is sent, and time passes", async () => {
+  const world = new World(1);
+  const { clock, timers, nonce, network } = world.host("client");
+  let [timersSet, sent] = [0, 0];
+  const after: typeof timers.after = (...args) => {
+    timersSet++;
+    return timers.after(...args);
+  };
+  const channel: Channel = {
+    address: { hostname: "server", port: 1 },
+    request: new Uint8Array(48),
+    reply: new Uint8Array(48),
+    congested: true,
+    receive: () => new Promise((resolve) => timers.after(0.5, () => resolve(late()))),
+    send() {
+      sent++;
+      return clock.monotonic();
+    },
+    release() {},
+    close() {},
+  };
+  const late = () => ({ arrived: clock.monotonic(), by: "user" as const });
+  const environment = { clock, timers: { after }, nonce, network };
+  const pipeline = new Pipeline(channel, environment, null, 0.1, true);
+  await world.run(pipeline.exchange({ wanted: 32, spacingSeconds: 0.01 }));
+  assertEquals(sent, 1);
+  assert(timersSet < 100, `${timersSet} timers`);
 });

@@ -124,7 +124,8 @@ export class Pipeline implements Progress {
         : departed;
       const left = seconds - Number(clock.monotonic() - since) / 1e9;
       const { promise: late, resolve } = Promise.withResolvers<null>();
-      const cancel = timers.after(Math.max(left, 0), () => resolve(null));
+      const pause = left > 0 || !this.#channel.congested ? left : spacingSeconds;
+      const cancel = timers.after(Math.max(pause, 0), () => resolve(null));
       const received = await Promise.race([this.#receiving!, late]).finally(cancel);
       if (received !== null) return received;
       if (this.isFar === null) this.isFar = true;
