@@ -60,6 +60,10 @@ describe("a burst over a long path", () => {
     assertEquals(step(exchanges(20, independent), 5).wanted, 12);
     assertEquals(step(exchanges(32, independent)).wanted, 0);
   });
+  it("does not go on because the first, which woke everything, was late", () => {
+    const late = (i: number) => i === 0 ? 30 : independent(i);
+    assertEquals(step(exchanges(32, late)).wanted, 0);
+  });
   it("waits for those in flight", () => {
     assertEquals(step(exchanges(32, independent), 3).wanted, 3);
   });

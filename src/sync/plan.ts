@@ -74,7 +74,8 @@ export function nextStep(
   const last = exchanges[all - 1];
   const isLate = last !== undefined &&
     exchanges.at(-1)!.t4 - last.t4 > BigInt(EXTRA_SECONDS * 1e9);
-  if (isLate || !isCongestionLasting(exchanges)) return { wanted, spacingSeconds };
+  // The first woke everything on the way: at the end of a row, one that is late looks as if it lasted.
+  if (isLate || !isCongestionLasting(exchanges.slice(1))) return { wanted, spacingSeconds };
   return {
     wanted: wanted + EXTRA_AHEAD,
     spacingSeconds: Math.max(spacingSeconds / EXTRA_HASTE, WAITING_PART * meanWaiting(exchanges)),
