@@ -91,6 +91,54 @@ Deno.test("over a short path the first does not, and none is sent ahead", async 
   assertEquals([exchanges, requests], [16, 17]);
 });
 
+Deno.test("requests are a tenth of the round trip apart, of the second one's if connecting was quick", async () => {
+  const { seconds } = await ask(over(0.3), good);
+  assert(seconds > 1.5 && seconds < 1.6, `${seconds} s`);
+  // Somebody nearby accepts connections for a server that is far away.
+  const proxied = await ask(over(0.002), (request, _, server) => {
+    server.wait(0.3).then(() => server.reply(request));
+  });
+  assertEquals([proxied.exchanges, proxied.requests], [32, 33]);
+  assert(proxied.seconds > 1.5, `${proxied.seconds} s`);
+});
+
+Deno.test("what is late for another reason does not make a path a long one", async () => {
+  const late = (which: number[]): Answer => async (request, index, server) => {
+    if (which.includes(index)) await server.wait(0.02);
+    await server.reply(request);
+  };
+  let messages = 0;
+  const slowToConnect = { out: () => messages++ === 0 ? 0.02 : 0.001, back: constant(0.001) };
+  const counts = async (path: Path, which: number[]) => {
+    const { exchanges, requests } = await ask(path, late(which));
+    return [exchanges, requests];
+  };
+  assertEquals(await counts(over(0.002), [0]), [16, 17], "the first reply");
+  assertEquals(await counts(over(0.002), [1, 2, 3]), [16, 17], "later ones");
+  assertEquals(await counts(slowToConnect, []), [16, 17], "the connection");
+});
+
+Deno.test("a reply that a server passes over is lost, and another request is sent", async () => {
+  const { exchanges, requests, connections } = await ask(over(0.1), async (...args) => {
+    if (args[1] !== 3) await good(...args);
+  });
+  assertEquals([exchanges, requests, connections], [32, 33, 1]);
+});
+
+Deno.test("requests are lost after a second, or three times the longest delay", async () => {
+  const silentAfter = (count: number, waits = 0): Answer => (request, index, server) => {
+    if (index < count) server.wait(waits).then(() => server.reply(request));
+  };
+  // A connection, 31 spacings, the time in which they must be answered, a pause; 16 are enough.
+  const near = await ask(over(0.1), silentAfter(20));
+  assertEquals([near.exchanges, near.connections], [20, 1]);
+  assert(near.seconds > 1.4 && near.seconds < 1.7, `${near.seconds} s`);
+  const far = await ask(over(0.5), silentAfter(20));
+  assert(far.seconds > 3.5 && far.seconds < 3.8, `${far.seconds} s`);
+  const slow = await ask(over(0.1), silentAfter(20, 0.5));
+  assert(slow.seconds > 2.1 && slow.seconds < 2.5, `${slow.seconds} s`);
+});
+
 Deno.test("a single request is not taken for lost, however late its reply is", async () => {
   const late: Answer = async (request, _, server) => {
     await server.wait(3);

@@ -45,6 +45,16 @@ describe("congestion lasts", () => {
   it("if it matters, and if so many exchanges say so", () => {
     assert(!isCongestionLasting(exchanges(32, (i) => wave(i) / 100)));
     assert(!isCongestionLasting(exchanges(15, wave)));
+    assert(isCongestionLasting(exchanges(16, wave)));
+    assert(isCongestionLasting(exchanges(32, (i) => wave(i) / 10)));
+  });
+  it("though some of it does not", () => {
+    const mixed = (part: number) => (i: number) => wave(i) + (i % 2 === 0 ? part : -part);
+    assert(isCongestionLasting(exchanges(32, mixed(2))));
+    assert(!isCongestionLasting(exchanges(32, mixed(3))));
+  });
+  it("judged by how they scatter, not by how far they are from the first", () => {
+    assert(!isCongestionLasting(exchanges(32, (i) => i === 0 ? 0 : 2.5 + independent(i))));
   });
 });
 
@@ -64,6 +74,12 @@ describe("a burst over a long path", () => {
     const late = (i: number) => i === 0 ? 30 : independent(i);
     assertEquals(step(exchanges(32, late)).wanted, 0);
   });
+  it("counts as long until the first reply says otherwise", () => {
+    assertEquals(nextStep(samples, { ...progress, isFar: null }, []).wanted, 32);
+    const near = { ...progress, isFar: false };
+    assertEquals(nextStep(samples, near, []).wanted, 16);
+    assertEquals(nextStep(samples, near, exchanges(16, wave)).wanted, 0, "it does not go on");
+  });
   it("waits for those in flight", () => {
     assertEquals(step(exchanges(32, independent), 3).wanted, 3);
   });
@@ -71,6 +87,8 @@ describe("a burst over a long path", () => {
     assertEquals(step(exchanges(32, wave), 3, true, 0.3), { wanted: 19, spacingSeconds: 0.015 });
     assertEquals(step(exchanges(32 + 45, wave)).wanted, 16);
     assertEquals(step(exchanges(32 + 55, wave)).wanted, 0);
+    // The last reply comes 504 ms after the 32nd, and its request 500 ms.
+    assertEquals(step(exchanges(82, (i) => i === 81 ? 9 : wave(i))).wanted, 0);
     assertEquals(step(exchanges(32, wave), 3, false).wanted, 3, "not if its number was given");
   });
   it("then spaces requests by half the time that messages wait, if that is more", () => {

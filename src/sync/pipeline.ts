@@ -116,7 +116,7 @@ export class Pipeline implements Progress {
       const { departed } = this.#sent.at(-1)!;
       const isFull = this.#sent.length >= wanted;
       // What nothing was sent ahead of was not passed over: the server is slow.
-      if (this.isFar && isFull && !this.hasSentAhead) return await this.#receiving!;
+      if (isFull && !this.hasSentAhead) return await this.#receiving!;
       const lostSeconds = Math.max(LOST_SECONDS, LOST_DELAYS * this.#longestDelay);
       const seconds = this.isFar === null ? FAR_SECONDS : isFull ? lostSeconds : spacingSeconds;
       const since = isFull && this.#heard !== null && this.#heard > departed
