@@ -78,7 +78,7 @@ describe("a burst over a long path", () => {
     assertEquals(nextStep(samples, { ...progress, isFar: null }, []).wanted, 32);
     const near = { ...progress, isFar: false };
     assertEquals(nextStep(samples, near, []).wanted, 16);
-    assertEquals(nextStep(samples, near, exchanges(16, wave)).wanted, 0, "it does not go on");
+    assertEquals(nextStep(samples, near, exchanges(40, wave)).wanted, 0, "it does not go on");
   });
   it("waits for those in flight", () => {
     assertEquals(step(exchanges(32, independent), 3).wanted, 3);
