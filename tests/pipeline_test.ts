@@ -35,7 +35,9 @@ interface Server {
 async function ask(path: Path, answer: Answer, options: SyncOptions = {}, size = 48) {
   const world = new World(1);
   const host = world.host("server", { offset: 1 });
+  world.host("dead").dead = true;
   const client = world.host("client");
+  client.names.set("both", ["dead", "server"]);
   host.path = path;
   const listener = host.network.listen({ hostname: "server", port: 10085 });
   let [connections, requests] = [0, 0];
@@ -100,6 +102,22 @@ Deno.test("requests are a tenth of the round trip apart, of the second one's if 
   });
   assertEquals([proxied.exchanges, proxied.requests], [32, 33]);
   assert(proxied.seconds > 1.5, `${proxied.seconds} s`);
+});
+
+Deno.test("waiting for a dead address is no part of the round trip", async () => {
+  const alone = await ask(over(0.1), good);
+  const { seconds, exchanges } = await ask(over(0.1), good, { servers: ["both"] });
+  assertEquals(exchanges, 32);
+  assert(Math.abs(seconds - alone.seconds - 0.25) < 0.01, `${seconds}, ${alone.seconds} s`);
+});
+
+Deno.test("a burst goes on while congestion lasts, unless its number of exchanges was given", async () => {
+  const inWaves = () => {
+    let i = 0;
+    return { ...over(0.1), out: () => 0.055 + 0.005 * Math.sin(i++ / 5) };
+  };
+  assert((await ask(inWaves(), good)).exchanges > 32);
+  assertEquals((await ask(inWaves(), good, { samples: 32 })).exchanges, 32);
 });
 
 Deno.test("what is late for another reason does not make a path a long one", async () => {
@@ -202,4 +220,14 @@ Deno.test("while a request is still being written, no other is sent, and time pa
   await world.run(pipeline.exchange({ wanted: 32, spacingSeconds: 0.01 }));
   assertEquals(sent, 1);
   assert(timersSet < 100, `${timersSet} timers`);
+});
+
+Deno.test("one connection that breaks does not make a server one to be asked one at a time", async () => {
+  let requests = 0;
+  const { exchanges, seconds } = await ask(over(0.1), async (request, _, server) => {
+    if (++requests === 10) server.connection.close();
+    else await server.reply(request);
+  });
+  assert(exchanges >= 32, `${exchanges} exchanges`);
+  assert(seconds < 1.2, `${seconds} s`);
 });
