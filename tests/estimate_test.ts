@@ -76,6 +76,13 @@ describe("intersect()", () => {
     assertEquals(bounds, { lower: -3n, upper: 18n, at: slowOut.t4 });
   });
 
+  it("carries the lower bound to the upper one, if that is later", () => {
+    const fastBack = exchange(0n, 0n, 900_000n, 0n, 10n);
+    const fastOut = exchange(SECOND, 0n, 10n, 0n, 900_000n);
+    // 0.1 ms for the second between them, less the 0.9 ms that the first took.
+    assertEquals(intersect([fastBack, fastOut], 0), { lower: -99_920n, upper: 10n, at: SECOND });
+  });
+
   it("carries neither bound further than to the other", () => {
     const lucky = exchange(0n, 0n, 10n, 0n, 10n);
     const later = exchange(SECOND, 0n, 500_000n, 0n, 500_000n);
