@@ -15,7 +15,8 @@ cat /sys/devices/system/clocksource/clocksource0/current_clocksource
 truth set "$offset"
 truth state
 if [[ $program == chrony ]]; then
-  command=(chronyd -d -f /host/chrony.conf)
+  cp /host/chrony.conf /etc/chrony/ # AppArmor lets it read no other.
+  command=(chronyd -d)
 else
   command=(tsync sync --watch --set --json "10.0.2.2:$port")
 fi
