@@ -120,7 +120,7 @@ Deno.test("sync() goes on with a new connection when one breaks, and keeps what 
     })(connection);
   };
   await using server = new FakeServer(breaking);
-  const { synchronised, servers } = await sync({ servers: [server.address] });
+  const { synchronised, servers } = await sync({ servers: [server.address], samples: 16 });
   assertEquals(synchronised, true);
   assertEquals(connections, 2);
   assertEquals(servers[0]!.figures!.exchanges.length, 16);
@@ -134,7 +134,8 @@ Deno.test("sync() makes a fix of what it has when the server dies", async () => 
   }));
   const { synchronised, servers } = await sync({ servers: [server.address] });
   assertEquals(synchronised, true);
-  assertEquals(servers[0]!.figures!.exchanges.length, 5);
+  // One of the six warms up, unless a slow machine makes the path look long.
+  assert([5, 6].includes(servers[0]!.figures!.exchanges.length));
   assertEquals(server.connections, 3);
 });
 
@@ -209,7 +210,7 @@ Deno.test("serve() names a host that has no address", async () => {
 
 Deno.test("sync() keeps the reason that it found before the deadline", async () => {
   await using server = new FakeServer(answering(() => ({ version: 3 })));
-  const { servers } = await sync({ servers: [server.address], timeout: 0.25 });
+  const { servers } = await sync({ servers: [server.address], timeout: 1 });
   assertEquals(servers[0]!.status, "invalid");
   assertStringIncludes(servers[0]!.error!, "answered in NTP version 3");
 });

@@ -340,6 +340,7 @@ check_refclock() {
   check_life $unit
   systemctl stop chrony
   systemctl disable $unit
+  rm /etc/chrony/conf.d/tsync.conf
 }
 
 # All at once: WatchdogSec= is a minute.
