@@ -5,6 +5,7 @@
  * @module
  */
 
+import { LINUX_GAIN } from "../clock/clock_setter.ts";
 import type { ClockOffset, SyncedClock } from "../clock/synced_clock.ts";
 import type { Libc } from "../libc/libc.ts";
 import { PlacedFile } from "../libc/placed_file.ts";
@@ -38,11 +39,11 @@ const TICK_SECONDS = 0.01;
 /** The clock that measures an update's age is slewed itself, by 0.5 % at most. */
 const SLEW_MARGIN = 1.01;
 
-/** The part of a slew that Linux adds in a second; it goes on with that when told another. */
-const SLEW_GAIN = 1 / 4;
-
-/** The most that is left of slews, in seconds: of one all, and of that before a second's worth. */
-const MOST_LEFT = MAX_SLEW / SLEW_GAIN + MAX_SLEW;
+/**
+ * The most that is left of slews, in seconds: of one all, and of that before a second's worth, with
+ * which the kernel goes on when told another.
+ */
+const MOST_LEFT = MAX_SLEW / LINUX_GAIN + MAX_SLEW;
 
 /**
  * How long what the kernel was told can have an effect that is replaced, in nanoseconds. It is told
@@ -111,10 +112,10 @@ export class Slews {
       asOf - then < REPLACED || i === all.length - 1
     );
     const offsets = [0, offset, ...told.flatMap(([, ...each]) => each)];
-    const least = Math.max((1 + SLEW_GAIN) * Math.min(...offsets), -MOST_LEFT);
-    const most = Math.min((1 + SLEW_GAIN) * Math.max(...offsets), MOST_LEFT);
+    const least = Math.max((1 + LINUX_GAIN) * Math.min(...offsets), -MOST_LEFT);
+    const most = Math.min((1 + LINUX_GAIN) * Math.max(...offsets), MOST_LEFT);
     // By the time that it is told, the second's worth of what it was told before may have been added.
-    const share = SLEW_GAIN / (1 + SLEW_GAIN);
+    const share = LINUX_GAIN / (1 + LINUX_GAIN);
     this.#told = [...told, [asOf, offset - share * most, offset - share * least]];
     return [least, most];
   }

@@ -90,6 +90,9 @@ const STEP_ERROR = 2000n;
 /** Attempts to step a clock that well. */
 const STEPS = 3;
 
+/** The part of a phase that Linux removes in a second (its SHIFT_PLL). */
+export const LINUX_GAIN = 1 / 4;
+
 /** How tsync steers: the kernel removes a phase, and leaves the frequency alone meanwhile. */
 const STEERED = STA_PLL | STA_FREQHOLD;
 
@@ -123,14 +126,14 @@ class LibcSetter implements ClockSetter, Disposable {
   readonly steeringSeconds: number;
   readonly #libc: Libc & Disposable;
   readonly #step: (by: bigint) => void;
-  /** What the kernel said when it was steered last; `null` if nothing of that must be left. */
+  /** What the kernel said when it was steered last; `null` if it was not, or that is over. */
   #steered: BigInt64Array | null = null;
 
   constructor(libc: Libc & Disposable) {
     this.#libc = libc;
     const isLinux = libc.__errno_location !== null;
-    // SHIFT_PLL of either kernel. XNU's waits for a second without a call before it does anything.
-    this.gain = isLinux ? 1 / 4 : 1 / 16;
+    // XNU's waits for a second without a call before it does anything.
+    this.gain = isLinux ? LINUX_GAIN : 1 / 16;
     this.steeringSeconds = isLinux ? 1 : 4;
     this.#step = isLinux ? (by) => this.#addOffset(by) : (by) => {
       this.#setTime(by);

@@ -1,8 +1,8 @@
 /**
  * Names, sizes, offsets and values from sys/socket.h, netinet/in.h,
- * netinet/tcp.h, sys/un.h, sys/epoll.h, sys/resource.h, fcntl.h,
- * time.h, signal.h, bits/types/struct_*.h and errno.h on 64-bit Linux. All but one are the same on
- * x86-64 and arm64. A test checks them against a C compiler.
+ * netinet/tcp.h, sys/un.h, sys/epoll.h, sys/resource.h, fcntl.h, time.h,
+ * signal.h, bits/types/struct_*.h and errno.h on 64-bit Linux. All but one are
+ * the same on x86-64 and arm64. A test checks them against a C compiler.
  *
  * @module
  */
