@@ -236,10 +236,11 @@ function testProgram(program: Program): void {
   for (const term of ["TERM=dumb", "TERM=", "env -u TERM"]) {
     test(`\`${term}\` makes lines of all`, async (terminal) => {
       await using server = await ServeProcess.start(program);
+      let shown = "measuring\r\n";
       await using slow = new FakeServer(answeringBytes(
         (_, good) => encodePacket(good),
         async (connection, bytes) => {
-          await new Promise((resolve) => setTimeout(resolve, 400));
+          await terminal.said(shown);
           await connection.write(bytes);
         },
       ));
@@ -248,15 +249,14 @@ function testProgram(program: Program): void {
       await terminal.type(`${term} ${watch}; ${term} ${once}; echo "it ended: $?"`);
       await terminal.said("  synchronised  next in 50.0 ms\r\n");
       await terminal.press("C-c");
-      await terminal.said("measuring\r\n");
       await terminal.said("it ended: 0\r\n");
       for (const drawn of ["[?1049h", "[?25l", "[K", "[1m", "[2m"]) {
         assert(!terminal.bytes.includes(`\x1b${drawn}`), drawn);
       }
       // As it is for this terminal.
+      shown = "\r\x1b[Kmeasuring";
       await terminal.type(`${once}; echo "it ended: again $?"`);
       await terminal.said("it ended: again 0\r\n");
-      await terminal.said("\r\x1b[Kmeasuring");
       await terminal.said("\x1b[1m");
     });
   }
