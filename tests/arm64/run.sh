@@ -87,7 +87,8 @@ if [[ $job == try ]]; then
 fi
 qemu-system-aarch64 -machine virt -cpu max -accel tcg,thread=multi -smp 2 -m 3072 -nodefaults \
   -nographic -serial stdio -no-reboot \
-  -nic user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:10187-:10085,hostfwd=udp:127.0.0.1:10188-:10123 \
+  -netdev user,id=net,hostfwd=tcp:127.0.0.1:10187-:10085,hostfwd=udp:127.0.0.1:10188-:10123 \
+  -device virtio-net-pci,netdev=net,romfile= \
   -kernel "$arm/tree/boot/vmlinuz-$kernel" -initrd "$arm/initramfs" \
   -append "console=ttyAMA0 quiet panic=-1 job=$job files=$(IFS=,; echo "$*")" |
   tee "$arm/console-$pages-$job" | while IFS= read -r line; do
