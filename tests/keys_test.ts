@@ -23,6 +23,7 @@ import { concat, requestOf } from "./attackers.ts";
 import { FakeServer } from "./fake_server.ts";
 import { GOOD_REPLY } from "./good_reply.ts";
 import { World } from "./simulation/world.ts";
+import { SILENCE } from "./slowness.ts";
 import "./libraries.ts";
 
 const seed = Number(Deno.env.get("FUZZ_SEED") ?? Date.now() % 2 ** 31);
@@ -546,7 +547,7 @@ function testProgram(program: Program): void {
       }
       // Without a key it is answered as ever.
       assertEquals((await run(program, "sync", "--samples", "1", name)).code, 0);
-      const args = ["--keys", wrong, "--key", `${ID}`, "--timeout", "0.5", "--quiet"];
+      const args = ["--keys", wrong, "--key", `${ID}`, "--timeout", SILENCE, "--quiet"];
       const { code, stdout, stderr } = await run(program, "sync", ...args, name);
       assertEquals([code, stdout], [1, ""]);
       assertMatch(

@@ -6,6 +6,7 @@
  */
 
 import { GOOD_REPLY } from "./good_reply.ts";
+import { SILENCE } from "./slowness.ts";
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { compiled, run, ServeProcess, SOURCE } from "../scripts/program.ts";
 import { encodePacket, OFFSET, viewOf } from "../src/ntp/packet.ts";
@@ -243,11 +244,11 @@ test(
         }
       }
       // chronyd does not answer who has another key.
-      const asked = ["--quiet", "--timeout", "0.5", "--keys", wrong, "--key", "6", name];
+      const asked = ["--quiet", "--timeout", SILENCE, "--keys", wrong, "--key", "6", name];
       const { code, stderr } = await run(program, "sync", ...asked);
       assertEquals([code, stderr], [
         1,
-        `tsync: ${name} did not answer within 0.5 s; does it have the same key 6?\n`,
+        `tsync: ${name} did not answer within ${SILENCE} s; does it have the same key 6?\n`,
       ]);
     }),
 );

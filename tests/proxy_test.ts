@@ -19,6 +19,7 @@ import { type Network, sync } from "../src/mod.ts";
 import { isListed, parseProxy } from "../src/net/address.ts";
 import { systemNetwork } from "../src/net/system.ts";
 import { type Behaviour, FakeServer } from "./fake_server.ts";
+import { PATIENCE, SILENCE } from "./slowness.ts";
 import "./libraries.ts";
 
 const folder = "tests/fixtures/tls";
@@ -232,7 +233,7 @@ function testProgram(program: Program): void {
   const sentences: [string, Behaviour, RegExp][] = [
     ["is silent", async (connection) => {
       while (await connection.read(new Uint8Array(1000)) !== null);
-    }, /did not answer within 0\.5 s \(through the proxy PROXY\)$/],
+    }, /did not answer within [\d.]+ s \(through the proxy PROXY\)$/],
     ["never ends its answer", async (connection) => {
       await head(connection);
       await send(connection, `${head200}X: ${"x".repeat(20_000)}\r\n`);
@@ -280,7 +281,7 @@ function testProgram(program: Program): void {
       const name = "tls://time.example";
       const url = `http://${proxy.address}`;
       // Only silence takes as long as this allows.
-      const timeout = what === "is silent" ? "0.5" : "60";
+      const timeout = what === "is silent" ? SILENCE : PATIENCE;
       const { code, stdout, stderr } = await sync("--timeout", timeout, "--proxy", url, name);
       const error = errorOf({ code, stdout, stderr });
       assertEquals([code, stderr], [1, `tsync: ${error}\n`]);
@@ -338,14 +339,14 @@ function testProgram(program: Program): void {
         env: { ...all, DENO_NO_UPDATE_CHECK: "1", ...env },
       });
       const { code, stderr } = await command.output();
-      if (code === 1 && names.includes("60")) throw new Error(new TextDecoder().decode(stderr));
+      if (code === 1 && names.includes(PATIENCE)) throw new Error(new TextDecoder().decode(stderr));
       // A server may be asked again, and then so is the proxy.
       return [code, proxy.connections > before];
     };
     const url = `http://${proxy.address}`;
     // Without a proxy, this name is not known.
     const name = [...CA, "tls://other.example"];
-    const [far, unknown] = [[...name, "--timeout", "60"], [...name, "--timeout", "1"]];
+    const [far, unknown] = [[...name, "--timeout", PATIENCE], [...name, "--timeout", "1"]];
     assertEquals(await within({ HTTPS_PROXY: url }, ...far), [0, true]);
     assertEquals(await within({ https_proxy: proxy.address }, ...far), [0, true]);
     assertEquals(await within({ HTTPS_PROXY: "" }, ...unknown), [1, false]);

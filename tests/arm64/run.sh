@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tsync on arm64: from source, under Debian's arm64 kernels, in QEMU. Made from npm's and Debian's
-# packages alone. Emulation is slow: the tests take an hour, the rest some minutes. Root.
+# packages alone. Emulation is slow: the tests take some hours, the rest some minutes. Root.
 #
 #   tests/arm64/run.sh PAGES try                the program, by itself and with this machine's
 #   tests/arm64/run.sh PAGES test [FILES...]    the tests (default: all)
@@ -40,7 +40,7 @@ make_tree() {
   [[ ! -d $arm/tree ]] || return 0
   rm -rf "$arm/new"
   mmdebstrap --quiet --architectures=arm64 --variant=extract \
-    --include=busybox-static,libc6,libgcc-s1 \
+    --include=busybox-static,iproute2,gcc,libc6-dev,python3,tmux,chrony,procps \
     --include=linux-image-arm64,linux-image-arm64-16k trixie "$arm/new"
   npm pack --silent --pack-destination "$arm" "@deno/linux-arm64-glibc@$deno_version" >/dev/null
   tar -xzf "$arm/deno-linux-arm64-glibc-$deno_version.tgz" -C "$arm/new/usr/bin" \
@@ -53,16 +53,16 @@ make_tree() {
 make_initramfs() {
   local root=$arm/root kernel=$1
   rm -rf "$root"
-  mkdir -p "$root"/{proc,sys,dev,tmp,root,etc,usr/bin,usr/lib/modules,tsync,cache}
+  mkdir -p "$root"/{proc,sys,dev,tmp,root,etc,var,run,tsync,cache}
+  cp -al "$arm/tree/usr" "$root/"
   for folder in bin sbin lib; do ln -s "usr/$folder" "$root/$folder"; done
-  ln -s bin "$root/usr/sbin"
-  cp -a "$arm"/tree/usr/lib/{aarch64-linux-gnu,ld-linux-aarch64.so.1} "$root/usr/lib/"
-  cp -a "$arm"/tree/usr/bin/{busybox,deno} "$root/usr/bin/"
+  rm -rf "$root"/usr/lib/modules "$root"/usr/share/{doc,locale,man,info}
+  mkdir "$root/usr/lib/modules"
   local module
   while IFS= read -r module; do
     xz -dc "$module" >"$root/usr/lib/modules/$(basename "${module%.xz}")"
   done < <(find "$arm/tree/usr/lib/modules/$kernel" -name 'failover.ko*' -o -name 'net_failover.ko*' \
-    -o -name 'virtio_net.ko*')
+    -o -name 'virtio_net.ko*' -o -name 'tun.ko*' -o -name 'veth.ko*')
   git archive HEAD | tar -x -C "$root/tsync"
   DENO_DIR=$arm/cache deno cache -q --import-map=scripts/std_npm.json main.ts tests/*.ts
   cp -a "$arm/cache/npm" "$root/cache/"
@@ -85,7 +85,7 @@ if [[ $job == try ]]; then
   server=$!
   trap 'kill $server' EXIT
 fi
-qemu-system-aarch64 -machine virt -cpu max -accel tcg,thread=multi -smp 2 -m 3072 -nodefaults \
+qemu-system-aarch64 -machine virt -cpu neoverse-n1 -accel tcg,thread=multi -smp 2 -m 5120 -nodefaults \
   -nographic -serial stdio -no-reboot \
   -netdev user,id=net,hostfwd=tcp:127.0.0.1:10187-:10085,hostfwd=udp:127.0.0.1:10188-:10123 \
   -device virtio-net-pci,netdev=net,romfile= \
