@@ -77,17 +77,18 @@ make_tree
 kernel=$(basename "$arm"/tree/boot/vmlinuz-*"$([[ $pages == 16k ]] && echo -16k || echo arm64)")
 kernel=${kernel#vmlinuz-}
 make_initramfs "$kernel"
-server=
+forward=
 if [[ $job == try ]]; then
   # A server here, which the guest asks at 10.0.2.2; and the guest's is asked from here.
   deno run --import-map=scripts/std_npm.json -A main.ts \
     serve --host 127.0.0.1 --port 10185 --udp-port 10186 2>"$arm/server" &
   server=$!
   trap 'kill $server' EXIT
+  forward=,hostfwd=tcp:127.0.0.1:10187-:10085,hostfwd=udp:127.0.0.1:10188-:10123
 fi
 qemu-system-aarch64 -machine virt -cpu neoverse-n1 -accel tcg,thread=multi -smp 2 -m 5120 -nodefaults \
   -nographic -serial stdio -no-reboot \
-  -netdev user,id=net,hostfwd=tcp:127.0.0.1:10187-:10085,hostfwd=udp:127.0.0.1:10188-:10123 \
+  -netdev "user,id=net$forward" \
   -device virtio-net-pci,netdev=net,romfile= \
   -kernel "$arm/tree/boot/vmlinuz-$kernel" -initrd "$arm/initramfs" \
   -append "console=ttyAMA0 quiet panic=-1 job=$job files=$(IFS=,; echo "$*")" |
