@@ -86,12 +86,18 @@ export interface Result {
   readonly stderr: string;
 }
 
-/** Runs `tsync ARGS` to its end. */
+/** Runs `tsync ARGS` to its end. That it takes a while, as on a slow machine, is left out of stderr. */
 export async function run(program: Program, ...args: string[]): Promise<Result> {
   const { executable } = program;
   const output = await new Deno.Command(executable, { args: commandLine(program, args) }).output();
   const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
-  return { code: output.code, stdout: text(output.stdout), stderr: text(output.stderr) };
+  const stderr = withoutProgress(text(output.stderr));
+  return { code: output.code, stdout: text(output.stdout), stderr };
+}
+
+/** What was written to stderr, but for `measuring`, which is said after half a second. */
+export function withoutProgress(stderr: string): string {
+  return stderr.replace(/^measuring.*\n/m, "");
 }
 
 /** `tsync serve` as a process. */
