@@ -247,5 +247,8 @@ describe("errorText()", () => {
     assertEquals(errorText(new Error("No route to host (os error 113)")), "No route to host");
     assertEquals(errorText(new Deno.errors.ConnectionRefused("x")), "connection refused");
     assertEquals(errorText(new Error("\x1b[2J")), "\\x1b[2J");
+    // What a laptop says that is offline.
+    const offline = Object.assign(new Error("getaddrinfo EAI_AGAIN a"), { code: "EAI_AGAIN" });
+    assertEquals(errorText(offline), "no name server answers");
   });
 });

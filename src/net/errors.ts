@@ -10,6 +10,7 @@ import { printable } from "../ntp/printable.ts";
 export function errorText(error: unknown): string {
   if (error instanceof Deno.errors.ConnectionRefused) return "connection refused";
   if (error instanceof Deno.errors.ConnectionReset) return "connection reset";
+  if (codeOf(error) === "EAI_AGAIN") return "no name server answers";
   const text = error instanceof Error ? error.message : String(error);
   return printable(text.replace(/ \(os error \d+\)$/, ""));
 }
@@ -23,7 +24,12 @@ export function isLost(error: unknown): boolean {
 
 /** Whether `resolve` failed because there is no such name, rather than for want of a name server. */
 export function isUnknownHost(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "ENOTFOUND";
+  return codeOf(error) === "ENOTFOUND";
+}
+
+/** What Node's functions call an error. */
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && "code" in error ? error.code : null;
 }
 
 /** The option of `serve` or `sync` that an {@linkcode OptionError} is about. */
