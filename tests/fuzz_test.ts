@@ -21,12 +21,13 @@ import { REFUSALS } from "../src/serve/counters.ts";
 import { concat, CORPUS, requestOf } from "./attackers.ts";
 import { GOOD_REPLY } from "./good_reply.ts";
 import { StreamServing } from "./simulation/stream_sockets.ts";
+import { SLOWNESS } from "./slowness.ts";
 import "./libraries.ts";
 
 const seed = Number(Deno.env.get("FUZZ_SEED") ?? Date.now() % 2 ** 31);
 console.log(`fuzz: seed ${seed}`);
 
-const STREAMS = 200_000;
+const STREAMS = 200_000 / SLOWNESS;
 
 /** Something to send, and in what pieces. */
 interface Stream {

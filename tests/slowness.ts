@@ -1,6 +1,6 @@
 /**
  * How many times slower than usual programs run here: many times under emulation
- * (`tests/arm64`). Silence is waited for so much longer, and crowds are so much smaller.
+ * (`tests/arm64`). Silence is waited for so much longer; crowds and samples are so much smaller.
  *
  * @module
  */
