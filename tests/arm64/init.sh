@@ -3,7 +3,8 @@
 # What the emulated machine does: see run.sh.
 /bin/busybox --install -s /bin 2>/dev/null # Debian's own programs stay.
 ln -sf gcc /bin/cc
-export PATH=/bin:/sbin HOME=/root DENO_DIR=/cache NO_COLOR=1 DENO_NO_UPDATE_CHECK=1
+hostname guest
+export PATH=/bin:/sbin HOME=/root LANG=C.UTF-8 DENO_DIR=/cache NO_COLOR=1 DENO_NO_UPDATE_CHECK=1
 export TSYNC_TEST_SLOWNESS=20
 mount -t proc none /proc
 mount -t sysfs none /sys

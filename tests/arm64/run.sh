@@ -40,7 +40,8 @@ make_tree() {
   [[ ! -d $arm/tree ]] || return 0
   rm -rf "$arm/new"
   mmdebstrap --quiet --architectures=arm64 --variant=extract \
-    --include=busybox-static,iproute2,gcc,libc6-dev,python3,tmux,chrony,procps \
+    --include=busybox-static,util-linux,procps,iproute2,tmux,gcc,libc6-dev,python3 \
+    --include=chrony,ntpsec-ntpdig,faketime,tinyproxy \
     --include=linux-image-arm64,linux-image-arm64-16k trixie "$arm/new"
   npm pack --silent --pack-destination "$arm" "@deno/linux-arm64-glibc@$deno_version" >/dev/null
   tar -xzf "$arm/deno-linux-arm64-glibc-$deno_version.tgz" -C "$arm/new/usr/bin" \
