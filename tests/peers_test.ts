@@ -6,7 +6,7 @@
  */
 
 import { GOOD_REPLY } from "./good_reply.ts";
-import { SILENCE } from "./slowness.ts";
+import { SILENCE, SLOWNESS } from "./slowness.ts";
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { compiled, run, ServeProcess, SOURCE } from "../scripts/program.ts";
 import { encodePacket, OFFSET, viewOf } from "../src/ntp/packet.ts";
@@ -155,7 +155,7 @@ async function best(
 test("chronyd -Q with tsync as its only server sees no offset", ["chronyd"], async () => {
   await using server = await serving();
   const port = await udpPort(server);
-  await best(20e-6, 6, () =>
+  await best(100e-6 * SLOWNESS, 6, () =>
     withFolder(async (folder) => {
       const lines = [`server 127.0.0.1 port ${port} iburst`, "port 0", "cmdport 0"];
       await Deno.writeTextFile(
@@ -180,7 +180,7 @@ test("ntpdig sees no offset of tsync's, and its stratum and leap", ["ntpdig"], a
   }
   await using _ = server;
   await udpPort(server);
-  await best(60e-6, 20, async () => {
+  await best(100e-6 * SLOWNESS, 20, async () => {
     const { stdout } = await new Deno.Command("ntpdig", { args: ["-j", "127.0.0.9"] }).output();
     const { offset, stratum, leap } = JSON.parse(new TextDecoder().decode(stdout));
     assert(stratum === 10 || stratum === 2, `stratum ${stratum}`);

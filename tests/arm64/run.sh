@@ -41,7 +41,7 @@ make_tree() {
   rm -rf "$arm/new"
   mmdebstrap --quiet --architectures=arm64 --variant=extract \
     --include=busybox-static,util-linux,procps,iproute2,tmux,gcc,libc6-dev,python3 \
-    --include=chrony,ntpsec-ntpdig,faketime,tinyproxy \
+    --include=chrony,ntpsec-ntpdig,faketime,tinyproxy,libc-bin,ncurses-base \
     --include=linux-image-arm64,linux-image-arm64-16k trixie "$arm/new"
   npm pack --silent --pack-destination "$arm" "@deno/linux-arm64-glibc@$deno_version" >/dev/null
   tar -xzf "$arm/deno-linux-arm64-glibc-$deno_version.tgz" -C "$arm/new/usr/bin" \
