@@ -40,8 +40,9 @@ make_tree() {
   [[ ! -d $arm/tree ]] || return 0
   rm -rf "$arm/new"
   mmdebstrap --quiet --architectures=arm64 --variant=extract \
-    --include=busybox-static,util-linux,procps,iproute2,tmux,gcc,libc6-dev,python3 \
-    --include=chrony,ntpsec-ntpdig,faketime,tinyproxy,libc-bin,ncurses-base \
+    --include=busybox-static,libc-bin,ncurses-base,bash,coreutils,findutils,sed,grep,tar,gzip \
+    --include=xz-utils,curl,wget,util-linux,procps,iproute2,tmux,gcc,libc6-dev,python3 \
+    --include=chrony,ntpsec-ntpdig,faketime,tinyproxy,zsh,fish,shellcheck,mandoc \
     --include=linux-image-arm64,linux-image-arm64-16k trixie "$arm/new"
   npm pack --silent --pack-destination "$arm" "@deno/linux-arm64-glibc@$deno_version" >/dev/null
   tar -xzf "$arm/deno-linux-arm64-glibc-$deno_version.tgz" -C "$arm/new/usr/bin" \
