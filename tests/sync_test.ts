@@ -210,7 +210,7 @@ Deno.test("serve() names a host that has no address", async () => {
 
 Deno.test("sync() keeps the reason that it found before the deadline", async () => {
   await using server = new FakeServer(answering(() => ({ version: 3 })));
-  const { servers } = await sync({ servers: [server.address], timeout: 1 });
+  const { servers } = await sync({ servers: [server.address], timeout: 60 });
   assertEquals(servers[0]!.status, "invalid");
   assertStringIncludes(servers[0]!.error!, "answered in NTP version 3");
 });
