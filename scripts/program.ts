@@ -86,7 +86,7 @@ export interface Result {
   readonly stderr: string;
 }
 
-/** Runs `tsync ARGS` to its end. That it takes a while, as on a slow machine, is left out of stderr. */
+/** Runs `tsync ARGS` to its end. Progress (`measuring`) is left out of stderr. */
 export async function run(program: Program, ...args: string[]): Promise<Result> {
   const { executable } = program;
   const output = await new Deno.Command(executable, { args: commandLine(program, args) }).output();
@@ -95,7 +95,7 @@ export async function run(program: Program, ...args: string[]): Promise<Result> 
   return { code: output.code, stdout: text(output.stdout), stderr };
 }
 
-/** What was written to stderr, but for `measuring`, which is said after half a second. */
+/** Stderr without `measuring`, which a slow machine prints after half a second. */
 export function withoutProgress(stderr: string): string {
   return stderr.replace(/^measuring.*\n/m, "");
 }

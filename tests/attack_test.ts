@@ -53,7 +53,7 @@ function testProgram(program: Program): void {
 
   test("five hundred that drip a byte at a time hold nobody up", async () => {
     await using server = await ServeProcess.start(program, LOOPBACK);
-    const length = 500 / SLOWNESS;
+    const length = Math.ceil(500 / SLOWNESS);
     const clients = await Promise.all(Array.from({ length }, () => connect(server)));
     for (let i = 0; i < 20; i++) {
       await Promise.all(clients.map((client) => client.write(request.subarray(i, i + 1))));
@@ -298,7 +298,7 @@ async function tcpCounters(): Promise<Map<string, string>> {
   if (Deno.build.os !== "linux") return new Map();
   const text = await Deno.readTextFile("/proc/net/netstat");
   const [names, values] = text.split("\n").map((line) => line.split(" "));
-  const wanted = ["ListenOverflows", "ListenDrops", "TCPSynRetrans"];
+  const wanted = ["ListenOverflows", "ListenDrops"];
   return new Map(wanted.map((name) => [name, values![names!.indexOf(name)]!]));
 }
 

@@ -3,9 +3,10 @@ import { compiled, run, ServeProcess, SOURCE } from "../scripts/program.ts";
 import { sync } from "../src/mod.ts";
 import { DelayProxy } from "./delay_proxy.ts";
 import { exponential, Random } from "./simulation/random.ts";
+import { SLOWNESS } from "./slowness.ts";
 import "./libraries.ts";
 
-const RUNS = 50;
+const RUNS = Math.ceil(50 / SLOWNESS);
 const SEED = Math.floor(Date.now() / 1000);
 const delay = exponential(0.0005, 0.001);
 const median = (numbers: number[]) => numbers.sort((a, b) => a - b)[numbers.length >> 1]!;
@@ -18,7 +19,8 @@ Deno.test("over random delays, the bound of the real programs contains 0 every t
   await using proxy = new DelayProxy(server.port, delay, new Random(SEED));
   const outside: string[] = [];
   for (let i = 0; i < RUNS; i++) {
-    const { stdout } = await run(program, "sync", "--json", proxy.address);
+    const { code, stdout } = await run(program, "sync", "--json", proxy.address);
+    assertEquals(code, 0);
     const { offset, error_bound } = JSON.parse(stdout);
     if (Math.abs(offset) > error_bound) outside.push(stdout);
   }

@@ -145,7 +145,7 @@ function testProgram(program: Program): void {
       const { stdout: report } = await tsync("sync", `127.0.0.1:${port}`);
       assertMatch(
         report,
-        /offset {6}\+37\.(49|50)\d+ s ± \d.* {2}the local clock is slow by 37\.5 s/,
+        /offset {6}\+37\.[45]\d* s ± \d.* {2}the local clock is slow by 37\.5 s/,
       );
     } finally {
       python.kill();
@@ -183,9 +183,10 @@ function testProgram(program: Program): void {
       await tsync("sync", "--quiet", server.address);
       const { code, log } = await server.stop(signal);
       assertEquals(code, 0);
-      const { replies, ...stopped } = log.at(-1) as { replies: number };
-      assertEquals(stopped, { event: "stopped", connections: 2 } as unknown);
-      assert(replies >= 17, "more, if the machine is slow");
+      const { event, connections, replies } = log.at(-1) as Record<string, number | string>;
+      assertEquals(event, "stopped");
+      // More, if the machine is slow.
+      assert(Number(connections) >= 2 && Number(replies) >= 17);
     });
   }
 
@@ -294,17 +295,22 @@ function testProgram(program: Program): void {
     const { state, synchronised } = JSON.parse(stdout);
     assertEquals([state, synchronised], ["synchronising", false]);
 
-    await using server = await ServeProcess.start(program);
-    const most = String(0.001 * SLOWNESS);
-    const flags = ["--watch", "--json", "--interval", "0.05", "--max-offset", most];
-    const watching = new Watching(program, [...flags, server.address]);
-    const states = [JSON.parse(await watching.next()).state];
-    await server.stop();
-    // A clock of which so little is known can be off by a millisecond after two seconds.
-    const { code: met, lines, stderr: said } = await watching.end();
-    states.push(...lines.map((line) => JSON.parse(line).state));
-    assertEquals([met, states[0], states.at(-1)], [3, "synchronised", "holdover"]);
-    assertMatch(said, /\ntsync: the local clock may be off by .* by --max-offset\n$/);
+    // A clock of which so little is known can be off by a millisecond after two seconds; on a slow
+    // machine, before it has lost its server.
+    for (let most = 0.001;; most *= 4) {
+      await using server = await ServeProcess.start(program);
+      const flags = ["--watch", "--json", "--interval", "0.05", "--max-offset", String(most)];
+      const watching = new Watching(program, [...flags, server.address]);
+      const states = [JSON.parse(await watching.next()).state];
+      await server.stop();
+      const { code: met, lines, stderr: said } = await watching.end();
+      states.push(...lines.map((line) => JSON.parse(line).state));
+      assertEquals([met, states[0]], [3, "synchronised"]);
+      if (states.at(-1) !== "holdover" && most < 0.2) continue;
+      assertEquals(states.at(-1), "holdover");
+      assertMatch(said, /\ntsync: the local clock may be off by .* by --max-offset\n$/);
+      break;
+    }
   });
 
   test("`sync --json true` asks a server named true", async () => {
@@ -377,7 +383,11 @@ function testProgram(program: Program): void {
       },
     ));
     const child = new Deno.Command(program.executable, {
-      args: commandLine(program, ["sync", "--json", "--samples", "1", slow.address]),
+      args: commandLine(
+        program,
+        ["sync", "--json", "--samples", "1", "--timeout", PATIENCE]
+          .concat(slow.address),
+      ),
       stdout: "piped",
       stderr: "piped",
     }).spawn();
@@ -387,6 +397,29 @@ function testProgram(program: Program): void {
     assertEquals((await lines.next()).done, true);
     assertEquals((await new Response(child.stdout).text()).split("\n").length, 2);
     assertEquals((await child.status).code, 0);
+  });
+
+  test("sync says nothing of a quick measurement, nor of any with --quiet", async () => {
+    const stderrOf = async (...args: string[]) => {
+      const command = commandLine(program, ["sync", "--json", ...args]);
+      const output = await new Deno.Command(program.executable, { args: command }).output();
+      return new TextDecoder().decode(output.stderr);
+    };
+    await using slow = new FakeServer(answeringBytes(
+      (_, good) => encodePacket(good),
+      async (connection, bytes) => {
+        await new Promise((resolve) => setTimeout(resolve, 700));
+        await connection.write(bytes);
+      },
+    ));
+    assertEquals(await stderrOf("--quiet", "--samples", "1", slow.address), "");
+    await using server = await ServeProcess.start(program);
+    const said: string[] = [];
+    // One in twenty is quick, even on a slow machine.
+    while (said.at(-1) !== "" && said.length < 20) {
+      said.push(await stderrOf("--samples", "1", server.address));
+    }
+    assertEquals(said.at(-1), "");
   });
 
   const usage: [string[], string][] = [
@@ -456,14 +489,14 @@ function testProgram(program: Program): void {
     const unknown = await tsync("serve", "--host", "nosuch.invalid");
     assertMatch(
       unknown.stderr,
-      /^tsync: cannot listen on nosuch\.invalid: (there is no such host|no name server answers)\n$/,
+      /^tsync: cannot listen on nosuch\.invalid: (there is no such host|no name server could tell)\n$/,
     );
   });
 
   test("an unknown host is named", async () => {
     const { code, stderr } = await tsync("sync", "nosuch.invalid");
     assertEquals(code, 1);
-    const known = "is not a known host|could not be looked up: no name server answers";
+    const known = "is not a known host|could not be looked up: no name server could tell";
     assertMatch(stderr, new RegExp(`^tsync: nosuch\\.invalid (${known})\\n$`));
   });
 
@@ -485,7 +518,7 @@ function testProgram(program: Program): void {
       async (connection) => {
         while (await connection.read(new Uint8Array(48)) !== null);
       },
-      /did not answer within [\d.]+ s$/,
+      new RegExp(`did not answer within ${SILENCE} s$`),
     ],
     [
       "closes at once",
@@ -558,7 +591,11 @@ function testProgram(program: Program): void {
     test(`a server that ${name} is named, and why`, async () => {
       await using server = new FakeServer(behaviour);
       // Only silence takes as long as this allows.
-      const timeout = / silent|stops /.test(` ${name}`) ? SILENCE : PATIENCE;
+      const timeout = name === "accepts and stays silent"
+        ? SILENCE
+        : name === "stops in mid-reply"
+        ? String(2 * SLOWNESS)
+        : PATIENCE;
       const { code, stdout, stderr } = await tsync("sync", "--timeout", timeout, server.address);
       assertEquals(stdout, "");
       const lines = stderr.trim().split("\n");

@@ -45,7 +45,9 @@ testOver("no more exchanges are made than --samples says", async () => {
 });
 
 testOver("jitter and a loss of 2 % leave the bound true", async () => {
-  for (const { samples } of await fixes(5, { delay: 50, jitter: 5, loss: 0.02 })) {
+  for (
+    const { samples } of await fixes(5, { delay: 50, jitter: 5, loss: 0.02 }, "--timeout", "12")
+  ) {
     assert(samples >= 16, `${samples} exchanges`);
   }
 });

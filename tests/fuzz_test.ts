@@ -27,7 +27,7 @@ import "./libraries.ts";
 const seed = Number(Deno.env.get("FUZZ_SEED") ?? Date.now() % 2 ** 31);
 console.log(`fuzz: seed ${seed}`);
 
-const STREAMS = 200_000 / SLOWNESS;
+const STREAMS = Math.ceil(200_000 / SLOWNESS);
 
 /** Something to send, and in what pieces. */
 interface Stream {

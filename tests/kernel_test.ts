@@ -32,6 +32,7 @@ import { fromTimestamp } from "../src/ntp/timestamp.ts";
 import { connect, request, requestOf } from "./attackers.ts";
 import { StreamServing } from "./simulation/stream_sockets.ts";
 import { World } from "./simulation/world.ts";
+import { PATIENCE } from "./slowness.ts";
 import "./libraries.ts";
 
 const clock = systemClock();
@@ -409,7 +410,7 @@ test("Ctrl-C ends a measurement at once whose server is silent", async (program)
   const silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = silent.addr as Deno.NetAddr;
   const child = new Deno.Command(program.executable, {
-    args: commandLine(program, ["sync", `127.0.0.1:${port}`]),
+    args: commandLine(program, ["sync", "--timeout", PATIENCE, `127.0.0.1:${port}`]),
     stdout: "null",
     stderr: "piped",
   }).spawn();

@@ -8,7 +8,7 @@ import { formatAddress, ipVersion, parseServerAddress } from "../src/net/address
 import { MessageReader, MessageWriter } from "../src/net/framing.ts";
 import { connectFirst } from "../src/net/channel.ts";
 import type { Connection, Network } from "../src/net/network.ts";
-import { errorText } from "../src/net/errors.ts";
+import { errorText, isUnknownHost } from "../src/net/errors.ts";
 import "./libraries.ts";
 
 describe("parseServerAddress()", () => {
@@ -247,8 +247,10 @@ describe("errorText()", () => {
     assertEquals(errorText(new Error("No route to host (os error 113)")), "No route to host");
     assertEquals(errorText(new Deno.errors.ConnectionRefused("x")), "connection refused");
     assertEquals(errorText(new Error("\x1b[2J")), "\\x1b[2J");
-    // What a laptop says that is offline.
+    // What an offline laptop says.
     const offline = Object.assign(new Error("getaddrinfo EAI_AGAIN a"), { code: "EAI_AGAIN" });
-    assertEquals(errorText(offline), "no name server answers");
+    assertEquals(isUnknownHost(offline), false);
+    assertEquals(isUnknownHost(Object.assign(new Error("a"), { code: "ENOTFOUND" })), true);
+    assertEquals(errorText(offline), "no name server could tell");
   });
 });

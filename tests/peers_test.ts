@@ -155,7 +155,7 @@ async function best(
 test("chronyd -Q with tsync as its only server sees no offset", ["chronyd"], async () => {
   await using server = await serving();
   const port = await udpPort(server);
-  await best(100e-6 * SLOWNESS, 6, () =>
+  await best(1e-3 * SLOWNESS, 6, () =>
     withFolder(async (folder) => {
       const lines = [`server 127.0.0.1 port ${port} iburst`, "port 0", "cmdport 0"];
       await Deno.writeTextFile(
@@ -180,7 +180,7 @@ test("ntpdig sees no offset of tsync's, and its stratum and leap", ["ntpdig"], a
   }
   await using _ = server;
   await udpPort(server);
-  await best(100e-6 * SLOWNESS, 20, async () => {
+  await best(1e-3 * SLOWNESS, 20, async () => {
     const { stdout } = await new Deno.Command("ntpdig", { args: ["-j", "127.0.0.9"] }).output();
     const { offset, stratum, leap } = JSON.parse(new TextDecoder().decode(stdout));
     assert(stratum === 10 || stratum === 2, `stratum ${stratum}`);
@@ -203,7 +203,7 @@ test("sync finds the time of a chronyd that is 37.5 s ahead", ["chronyd", "faket
   const name = `ntp://127.0.0.1:${chronyd.port}`;
   const { stdout } = await run(program, "sync", "--json", name, "--samples", "1");
   const { offset, error_bound } = JSON.parse(stdout);
-  assert(Math.abs(offset - 37.5) <= error_bound && error_bound < 0.01, stdout);
+  assert(Math.abs(offset - 37.5) <= error_bound && error_bound < 1, stdout);
 });
 
 /** A key file with a key of each type, for both; and the IDs. */

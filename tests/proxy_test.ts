@@ -144,14 +144,21 @@ function testProgram(program: Program): void {
       assertMatch(await proxy.log(), new RegExp(`CONNECT ${host}:${server.port} HTTP/1.1`));
     }
     const { log } = await server.stop();
-    assertObjectMatch(log[0]!, { event: "stopped", connections: 2 });
+    assertObjectMatch(log[0]!, { event: "stopped" });
+    assert((log[0] as { connections: number }).connections >= 2);
   }, !hasTinyproxy);
 
   test("tinyproxy demands a password, and gets it", async () => {
     await using server = await ServeProcess.start(program, serving());
     await using proxy = await Tinyproxy.start("BasicAuth me secret");
     const name = `tls://127.0.0.1:${server.port}`;
-    const as = (user: string) => sync("--proxy", `http://${user}${proxy.address}`, name);
+    const as = async (user: string) => {
+      for (;;) {
+        const result = await sync("--proxy", `http://${user}${proxy.address}`, name);
+        // It resets a connection after its answer, which who reads late does not see.
+        if (!result.stderr.includes("connection reset")) return result;
+      }
+    };
     const [plain, wrong, right] = [await as(""), await as("me:guess@"), await as("me:s%65cret@")];
     const demands = `the proxy ${proxy.address} demands a user name and ` +
       "a password: write them into its URL, http://USER:PASSWORD@HOST:PORT";
@@ -197,7 +204,7 @@ function testProgram(program: Program): void {
 
   test("a delay in one direction only is within the bound", async () => {
     await using server = await ServeProcess.start(program, serving());
-    const delays = { there: 20, back: 0 };
+    const delays = { there: 50, back: 0 };
     await using proxy = new FakeServer(connecting(server.port, [], undefined, delays));
     const name = `tls://127.0.0.1:${server.port}`;
     const { code, stdout } = await sync("--proxy", `http://${proxy.address}`, name);
@@ -233,7 +240,7 @@ function testProgram(program: Program): void {
   const sentences: [string, Behaviour, RegExp][] = [
     ["is silent", async (connection) => {
       while (await connection.read(new Uint8Array(1000)) !== null);
-    }, /did not answer within [\d.]+ s \(through the proxy PROXY\)$/],
+    }, new RegExp(`did not answer within ${SILENCE} s \\(through the proxy PROXY\\)$`)],
     ["never ends its answer", async (connection) => {
       await head(connection);
       await send(connection, `${head200}X: ${"x".repeat(20_000)}\r\n`);

@@ -767,20 +767,19 @@ const setProgram: Program = {
 const lines = (text: string) => text.trim().split("\n");
 
 Deno.test("sync --set corrects once, and says so", async () => {
-  const rows: [number, string[], string[]][] = [
-    [37.5, [], ["step 37.50", "tsync: the system clock was stepped by +37.5 s"]],
-    [0.05, [], ["slew 0.05", "tsync: the system clock is slewed by +50.0 ms"]],
-    [-0.05, ["--step-threshold", "0.01", "--quiet"], ["step -0.05"]],
-    [0, ["--json"], ["slew 0.00", "tsync: the system clock is slewed by a little"]],
+  // Some milliseconds are what a slow machine makes of it.
+  const rows: [number, string[], RegExp][] = [
+    [37.5, [], /^step 37\.[45]\d\ntsync: the system clock was stepped by \+37\.[45]\d* s\n$/],
+    [0.05, [], /^slew 0\.0[456]\ntsync: the system clock is slewed by \+[456]\d(\.\d+)? ms\n$/],
+    [-0.05, ["--step-threshold", "0.01", "--quiet"], /^step -0\.0[345]\n$/],
+    [0, ["--json"], /^slew -?0\.0[01]\ntsync: the system clock is slewed by [+-][\d.]+ [mµn]s\n$/],
   ];
   for (const [seconds, flags, expected] of rows) {
     await using server = ahead(seconds);
     const args = ["sync", "--set", ...flags, server.address];
     const { code, stdout, stderr } = await run(setProgram, ...args);
-    const told = lines(stderr)
-      .map((line) => line.replace(/(49|50)\.\d+ ms/, "50.0 ms"))
-      .map((line) => line.replace(/[+-][\d.]+ [µn]s/, "a little").replace("-0.00", "0.00"));
-    assertEquals([code, told], [0, expected]);
+    assertMatch(stderr, expected);
+    assertEquals(code, 0);
     if (flags.includes("--json")) assertEquals(JSON.parse(stdout).synchronised, true);
   }
 });
@@ -823,18 +822,22 @@ Deno.test("sync --set --watch keeps the clock, and refuses a late great step", a
     for (;;) {
       const { value, done } = await events.next();
       if (done) throw new Error(`it ended before ${pattern}`);
-      (value.startsWith("steer") ? steered : said).push(value.replace(/[+-][\d.]+ m?s/, "so much"));
+      (value.startsWith("steer") ? steered : said).push(
+        value.replace(/[+-][\d.]+ m?s/, "so much").replace(/0\.[45]\d$/, "about 0.5"),
+      );
       if (pattern.test(value)) return;
     }
   };
-  await until(/^steer .*"phase":(2000|1999)\d*\b.*"maximum":0\.0(5|49)/);
+  await until(/^steer .*"phase":(2000|1999)\d*\b.*"maximum":0\.0[456]/);
   await until(/^steer .*"phase":(2000|1999)\d*\b/);
   offset = 500n;
-  await until(/^step 0\.50$/);
+  await until(/^step 0\.[45]\d$/);
   offset = -500n;
-  await until(/^step -0\.50$/);
+  await until(/^step -0\.[45]\d$/);
   offset = 5_000_000n;
-  await until(/^tsync: the system clock is left alone: .* \+(5000|4999\.9\d*) s is more than/);
+  await until(
+    /^tsync: the system clock is left alone: .* \+(5000(\.\d+)?|4999\.\d+) s is more than/,
+  );
   for await (const line of events) steered.push(line);
   assertEquals((await child.status).code, 1, "a service manager starts it again");
   assertEquals(said, [
@@ -842,9 +845,9 @@ Deno.test("sync --set --watch keeps the clock, and refuses a late great step", a
     "systemd-timesyncd: stop it, or leave out --set",
     "tsync: synchronised",
     "tsync: the system clock is slewed by so much",
-    "step 0.50",
+    "step about 0.5",
     "tsync: the system clock was stepped by so much",
-    "step -0.50",
+    "step -about 0.5",
     "tsync: the system clock was stepped by so much",
     "tsync: the system clock is left alone: it was right before, and so much is more than the " +
     "1000 s that are credible; starting tsync again sets it",

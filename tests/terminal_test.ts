@@ -8,6 +8,7 @@ import { assert, assertEquals } from "@std/assert";
 import { commandLine, compiled, type Program, ServeProcess, SOURCE } from "../scripts/program.ts";
 import { encodePacket } from "../src/ntp/packet.ts";
 import { answeringBytes, FakeServer } from "./fake_server.ts";
+import { PATIENCE } from "./slowness.ts";
 
 /** What is seen: lines, and whether on the other page and with a cursor. */
 interface Look {
@@ -245,7 +246,7 @@ function testProgram(program: Program): void {
         },
       ));
       const watch = sync("--watch", "--interval", "0.05", server.address);
-      const once = sync("--samples", "1", slow.address);
+      const once = sync("--samples", "1", "--timeout", PATIENCE, slow.address);
       await terminal.type(`${term} ${watch}; ${term} ${once}; echo "it ended: $?"`);
       await terminal.said("  synchronised  next in 50.0 ms\r\n");
       await terminal.press("C-c");

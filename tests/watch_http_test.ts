@@ -278,7 +278,7 @@ Deno.test("with --http, it is /healthz that says that --max-offset is not met", 
     transmit: transmit + units(ahead),
   })));
   await using watching = await Watching.start("--max-offset", "0.2", server.address);
-  const sentence = /^the local clock may be off by 2\d\d ms, more than the 200 ms allowed by /;
+  const sentence = /^the local clock may be off by \d+ ms, more than the 200 ms allowed by /;
   let body = await watching.health(503);
   while (body.startsWith("the time is not known")) body = await watching.health(503);
   assertMatch(body, sentence);
@@ -444,7 +444,7 @@ Deno.test("Prometheus scrapes a client, and its alerts notice that the server is
   await prometheus.until('up{job="tsync"} == 1');
   await prometheus.until('tsync_sync_state{state="synchronised"} == 1');
   await prometheus.until("abs(tsync_sync_offset_seconds) <= tsync_sync_error_bound_seconds");
-  assertEquals(await prometheus.query("ALERTS"), []);
+  await prometheus.until("absent(ALERTS)");
   // What the dashboard asks can be asked.
   const dashboard = await Deno.readTextFile("docs/grafana.json");
   for (const [, expression] of dashboard.matchAll(/"expr": "((?:[^"\\]|\\.)*)"/g)) {

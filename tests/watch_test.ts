@@ -8,6 +8,7 @@
  */
 
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { crossTimestamp } from "../src/clock/clock.ts";
 import { systemClock } from "../src/clock/system_clock.ts";
 import { compareTimes, SyncedClock, type SyncedTime } from "../src/clock/synced_clock.ts";
 import { carry, OffsetTracker } from "../src/estimate/offset_tracker.ts";
@@ -600,8 +601,9 @@ Deno.test("compareTimes() tells what came first, if that can be told", () => {
 Deno.test("SyncedClock reads the real clock", () => {
   const clock = systemClock();
   const synced = new SyncedClock(clock);
-  const offset = clock.realtime() - clock.monotonic();
-  synced.set({ ...estimate, at: clock.monotonic(), offset, lower: offset, upper: offset });
+  const { realtime, monotonic } = crossTimestamp(clock);
+  const offset = realtime - monotonic;
+  synced.set({ ...estimate, at: monotonic, offset, lower: offset, upper: offset });
   const before = clock.realtime();
   const { time } = synced.now()!;
   assert(time >= before - 1_000_000n && time <= clock.realtime() + 1_000_000n);

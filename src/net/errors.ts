@@ -10,7 +10,7 @@ import { printable } from "../ntp/printable.ts";
 export function errorText(error: unknown): string {
   if (error instanceof Deno.errors.ConnectionRefused) return "connection refused";
   if (error instanceof Deno.errors.ConnectionReset) return "connection reset";
-  if (codeOf(error) === "EAI_AGAIN") return "no name server answers";
+  if (codeOf(error) === "EAI_AGAIN") return "no name server could tell";
   const text = error instanceof Error ? error.message : String(error);
   return printable(text.replace(/ \(os error \d+\)$/, ""));
 }

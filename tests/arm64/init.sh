@@ -39,17 +39,17 @@ try() {
     done
   done
   tsync sync --timeout 60 --ca $tls/authority.pem tls://localhost:10443 || return 1
-  timeout -s INT 90 deno run --no-check --cached-only --quiet $std -A main.ts sync --watch 127.0.0.1 ||
-    return 1
+  timeout -s INT 90 \
+    deno run --no-check --cached-only --quiet $std -A main.ts sync --watch 127.0.0.1 || return 1
   echo 'ask me'
   sleep 60
 }
 
-# File by file: what is wrong is said at the end of each.
+# One file at a time: each ends with what failed in it.
 tests() {
   failed=
   for file in $(echo "${files:-$(echo tests/*_test.ts)}" | tr , ' '); do
-    deno test --no-check --cached-only $std -A "$file" || failed="$failed $file"
+    timeout 3600 deno test --no-check --cached-only $std -A "$file" || failed="$failed $file"
   done
   [ -z "$failed" ] || ! echo "failed:$failed"
 }
@@ -59,5 +59,5 @@ case $job in
   test) tests ;;
   shell) setsid cttyhack sh ;;
 esac
-echo "status $?"
+echo "tsync-status $?"
 poweroff -f

@@ -6,6 +6,8 @@
 #   tests/arm64/run.sh PAGES test [FILES...]    the tests (default: all)
 #   tests/arm64/run.sh PAGES shell              a shell
 #
+# Takes 5 GB of memory.
+#
 # PAGES  4k or 16k: the kernel's pages
 # ARM64  where Debian and Deno are kept (default: /var/tmp/tsync-arm64)
 set -euo pipefail
@@ -35,18 +37,21 @@ need() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
 }
 
+packages=busybox-static,libc-bin,ncurses-base,bash,coreutils,findutils,sed,grep,tar,gzip,xz-utils
+packages+=,curl,wget,util-linux,procps,iproute2,tmux,zsh,fish,shellcheck,mandoc,gcc,libc6-dev
+packages+=,python3,chrony,ntpsec-ntpdig,faketime,tinyproxy,linux-image-arm64,linux-image-arm64-16k
+
 # $arm/tree: Debian's packages, unpacked but not installed, and Deno.
 make_tree() {
-  [[ ! -d $arm/tree ]] || return 0
-  rm -rf "$arm/new"
+  local made=$deno_version,$packages
+  [[ ! -e $arm/tree/made || $(<"$arm/tree/made") != "$made" ]] || return 0
+  rm -rf "$arm/new" "$arm/tree"
   mmdebstrap --quiet --architectures=arm64 --variant=extract \
-    --include=busybox-static,libc-bin,ncurses-base,bash,coreutils,findutils,sed,grep,tar,gzip \
-    --include=xz-utils,curl,wget,util-linux,procps,iproute2,tmux,gcc,libc6-dev,python3 \
-    --include=chrony,ntpsec-ntpdig,faketime,tinyproxy,zsh,fish,shellcheck,mandoc \
-    --include=linux-image-arm64,linux-image-arm64-16k trixie "$arm/new"
+    --include="$packages" trixie "$arm/new"
   npm pack --silent --pack-destination "$arm" "@deno/linux-arm64-glibc@$deno_version" >/dev/null
   tar -xzf "$arm/deno-linux-arm64-glibc-$deno_version.tgz" -C "$arm/new/usr/bin" \
     --strip-components=1 package/deno
+  printf '%s\n' "$made" >"$arm/new/made"
   mv "$arm/new" "$arm/tree"
 }
 
@@ -63,13 +68,14 @@ make_initramfs() {
   local module
   while IFS= read -r module; do
     xz -dc "$module" >"$root/usr/lib/modules/$(basename "${module%.xz}")"
-  done < <(find "$arm/tree/usr/lib/modules/$kernel" -name 'failover.ko*' -o -name 'net_failover.ko*' \
-    -o -name 'virtio_net.ko*' -o -name 'tun.ko*' -o -name 'veth.ko*')
+  done < <(find "$arm/tree/usr/lib/modules/$kernel" \
+    -name 'failover.ko*' -o -name 'net_failover.ko*' -o -name 'virtio_net.ko*' \
+    -o -name 'tun.ko*' -o -name 'veth.ko*')
   git archive HEAD | tar -x -C "$root/tsync"
   DENO_DIR=$arm/cache deno cache -q --import-map=scripts/std_npm.json main.ts tests/*.ts
   cp -a "$arm/cache/npm" "$root/cache/"
   printf 'root:x:0:0::/root:/bin/sh\n' >"$root/etc/passwd"
-  printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"
+  printf '127.0.0.1 localhost guest\n::1 localhost\n' >"$root/etc/hosts"
   cp tests/arm64/init.sh "$root/init"
   (cd "$root" && find . | cpio --quiet -o -H newc) >"$arm/initramfs"
 }
@@ -82,14 +88,17 @@ make_initramfs "$kernel"
 forward=
 if [[ $job == try ]]; then
   # A server here, which the guest asks at 10.0.2.2; and the guest's is asked from here.
+  set -m # It ends with all that npx starts.
   deno run --import-map=scripts/std_npm.json -A main.ts \
     serve --host 127.0.0.1 --port 10185 --udp-port 10186 2>"$arm/server" &
   server=$!
-  trap 'kill $server' EXIT
+  trap 'kill -- "-$server"' EXIT
+  set +m
   forward=,hostfwd=tcp:127.0.0.1:10187-:10085,hostfwd=udp:127.0.0.1:10188-:10123
 fi
-qemu-system-aarch64 -machine virt -cpu neoverse-n1 -accel tcg,thread=multi -smp 2 -m 5120 -nodefaults \
-  -nographic -serial stdio -no-reboot \
+# The processor of AWS's Graviton2: newer ones sign pointers, which is slow to emulate.
+qemu-system-aarch64 -machine virt -cpu neoverse-n1 -accel tcg,thread=multi -smp 2 -m 5120 \
+  -nodefaults -nographic -serial stdio -no-reboot \
   -netdev "user,id=net$forward" \
   -device virtio-net-pci,netdev=net,romfile= \
   -kernel "$arm/tree/boot/vmlinuz-$kernel" -initrd "$arm/initramfs" \
@@ -104,4 +113,4 @@ qemu-system-aarch64 -machine virt -cpu neoverse-n1 -accel tcg,thread=multi -smp 
       done
     fi
   done
-grep -q '^status 0' "$arm/console-$pages-$job"
+grep -q '^tsync-status 0' "$arm/console-$pages-$job"
