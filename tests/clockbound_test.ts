@@ -473,8 +473,10 @@ test("that it cannot be written any more is said once, and that it is over", asy
   for (let i = 0; i < 3; i++) feed.write();
   const what = `cannot write ${place.path} for --clockbound: No space left on device`;
   assertEquals(said.splice(0), [[what, true]]);
+  assertEquals(feed.status, what);
   isFull = false;
   feed.write();
+  assertEquals(feed.status, place.path);
   assertEquals(said, [[`writing ${place.path} again`, false]]);
   assertEquals(place.segment.status, 1);
   feed.stop();

@@ -79,7 +79,7 @@ const lost: Update = {
 const state: PanelState = {
   update,
   note: null,
-  feed: null,
+  feeds: [],
   now: { time: fix.localTime, earliest: fix.localTime - 27_400n, latest: fix.localTime + 27_400n },
   clock: update.clock,
   left: 7.2,
@@ -123,7 +123,7 @@ describe("panel()", () => {
   const nothing: PanelState = {
     update: null,
     note: null,
-    feed: null,
+    feeds: [],
     now: null,
     clock: null,
     left: 0,
@@ -151,7 +151,10 @@ describe("panel()", () => {
   });
 
   it("says whether chronyd is fed", () => {
-    const lines = panel({ ...state, feed: "fed through /run/a" }, 100);
+    const lines = panel(
+      { ...state, feeds: [{ label: "chronyd", status: "fed through /run/a" }] },
+      100,
+    );
     assertEquals(lines[6], "chronyd      fed through /run/a");
   });
 

@@ -146,17 +146,21 @@ function testProgram(program: Program): void {
     assert(!has("next poll")(after));
   });
 
-  test("it shows whether chronyd is fed, and leaves what it should be told", async (terminal) => {
+  test("it shows whom it tells the time, and leaves what chronyd should be told", async (terminal) => {
     await using server = await ServeProcess.start(program);
-    const command = sync("--watch", "--refclock", "/nowhere/sock", server.address);
+    const shared = await Deno.makeTempFile();
+    const feeds = ["--refclock", "/nowhere/sock", "--clockbound", shared];
+    const command = sync("--watch", ...feeds, server.address);
     await terminal.type(`${command}; echo "it ended: $?"`);
     await terminal.until((look) =>
-      drawn(look) && has("chronyd      not fed: there is no socket /nowhere/sock;")(look)
+      drawn(look) && has("chronyd      not fed: there is no socket /nowhere/sock;")(look) &&
+      has(`clockbound   ${shared}`)(look)
     );
     assert(!terminal.bytes.includes("tsync: "), "the panel is not disturbed");
     await terminal.press("C-c");
     await terminal.until(has("it ended: 0"));
     await terminal.said("tsync: chrony.conf should say: refclock SOCK /nowhere/sock ");
+    await Deno.remove(shared);
   });
 
   test("Ctrl-Z gives the terminal back and stops, and fg takes it again", async (terminal) => {

@@ -23,6 +23,7 @@ import { numberedErrorText } from "../net/linux/sockets.ts";
 import { SECOND } from "../ntp/timestamp.ts";
 import { MAX_SLEW } from "../sync/correction.ts";
 import { libcFor } from "./linux.ts";
+import type { Feed } from "./panel.ts";
 
 /** Between two updates. */
 const INTERVAL_MS = 1000;
@@ -154,7 +155,8 @@ export function errorBoundOf(
 }
 
 /** Keeps the shared memory up to date, once a second, until it is stopped. */
-export class ClockBoundFeed {
+export class ClockBoundFeed implements Feed {
+  readonly label = "clockbound";
   readonly #path: string;
   readonly #clock: Pick<SyncedClock, "systemOffset">;
   readonly #tell: (sentence: string, isError: boolean) => void;
@@ -202,6 +204,11 @@ export class ClockBoundFeed {
       throw error;
     }
     this.#timer = setInterval(() => this.write(), INTERVAL_MS);
+  }
+
+  /** Where it is written, or why it is not. */
+  get status(): string {
+    return this.#obstacle || this.#path;
   }
 
   /** Takes in a poll. */

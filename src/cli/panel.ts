@@ -22,13 +22,20 @@ import {
   verdict,
 } from "./report.ts";
 
+/** Another program that is told the time. */
+export interface Feed {
+  readonly label: string;
+  /** How that goes, in words. */
+  readonly status: string;
+}
+
 export interface PanelState {
   /** The last poll; `null` before the first. */
   readonly update: Update | null;
   /** What was done to the system clock, in words. */
   readonly note: string | null;
-  /** Is chronyd fed, in words; `null` if it is not to be. */
-  readonly feed: string | null;
+  /** Who else is told the time. */
+  readonly feeds: readonly Feed[];
   /** The kept clock's time now; `null` if it is not valid. */
   readonly now: SyncedTime | null;
   /** How far the system clock is from the kept one now; `null` if that is not valid. */
@@ -53,7 +60,7 @@ const COLORS: Readonly<Record<State, (text: string) => string>> = {
 
 /** The panel's lines, none wider than `columns`. */
 export function panel(state: PanelState, columns: number): string[] {
-  const { update, note, feed, now, clock, left, history } = state;
+  const { update, note, feeds, now, clock, left, history } = state;
   const rows: [string, string, ((text: string) => string)?][] = [];
   const kept = update?.state ?? "synchronising";
   rows.push(["state", kept, COLORS[kept]]);
@@ -86,7 +93,7 @@ export function panel(state: PanelState, columns: number): string[] {
   }
   if (note !== null) rows.push(["system clock", note.replace(/^the system clock /, "")]);
   if (update?.isContested) rows.push(["", CONTESTED.replace(/^warning: /, ""), yellow]);
-  if (feed !== null) rows.push(["chronyd", feed]);
+  for (const { label, status } of feeds) rows.push([label, status]);
   const space = columns - LABEL;
   if (history.length > 1 && space >= 8) {
     const shown = history.slice(-Math.min(space, MAX_HISTORY));

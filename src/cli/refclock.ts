@@ -18,6 +18,7 @@ import { SECOND } from "../ntp/timestamp.ts";
 import { leapToday } from "../sync/correction.ts";
 import { PACING } from "../sync/pacing.ts";
 import { libcFor } from "./linux.ts";
+import type { Feed } from "./panel.ts";
 import { formatBound } from "./report.ts";
 
 /** Between two samples. Of a poll, by default 16 s, chronyd wants four at least. */
@@ -45,7 +46,8 @@ export function encodeSample(
 }
 
 /** Sends chronyd a sample each second, until it is stopped. */
-export class RefclockFeed {
+export class RefclockFeed implements Feed {
+  readonly label = "chronyd";
   readonly #socket: string;
   readonly #clock: Pick<SyncedClock, "systemOffset">;
   readonly #tell: (sentence: string, isError: boolean) => void;

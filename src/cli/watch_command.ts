@@ -12,8 +12,7 @@ import type { SyncArguments } from "./command_line.ts";
 import { serviceManager } from "./environment.ts";
 import { EXIT } from "./flags.ts";
 import { Journal } from "./journal.ts";
-import { MAX_HISTORY, panel } from "./panel.ts";
-import type { RefclockFeed } from "./refclock.ts";
+import { type Feed, MAX_HISTORY, panel } from "./panel.ts";
 import {
   describeCorrection,
   describeFix,
@@ -56,12 +55,13 @@ export async function runWatch(
   const bound = args.clockbound === undefined
     ? null
     : new (await import("./clockbound.ts")).ClockBoundFeed(args.clockbound, watch.clock, tell);
+  const feeds = [feed, bound].filter((each) => each !== null);
   const site = args.http === undefined
     ? null
     : await (await import("./watch_http.ts")).openSite(args.http, args, watch.clock, tell);
   // With HTTP, that is what /healthz is for.
   const maxOffset = site === null ? args.maxOffset : undefined;
-  if (isTerminal && !json && !quiet) screen = new Screen(watch, feed);
+  if (isTerminal && !json && !quiet) screen = new Screen(watch, feeds);
   /** Ctrl-Z: the shell has the terminal until it says `fg`. */
   const onStop = () => {
     screen?.end();
@@ -82,8 +82,7 @@ export async function runWatch(
     for await (const { fix, ...rest } of watch) {
       const update = { ...rest, fix: withHints(fix) };
       if (update.fix.synchronised) last = update;
-      feed?.update(update);
-      bound?.update(update);
+      for (const each of feeds) each.update(update);
       site?.update(update);
       const { correction } = update;
       const errors = journal.errors(update);
@@ -112,8 +111,7 @@ export async function runWatch(
       return EXIT.offsetTooLarge;
     }
   } finally {
-    feed?.stop();
-    bound?.stop();
+    for (const each of feeds) each.stop();
     site?.close();
     manager?.stopping();
     screen?.end();
@@ -133,7 +131,7 @@ const FRAME_MS = 100;
 /** The panel, on the terminal's alternate screen. */
 class Screen {
   readonly #watch: Watch;
-  readonly #feed: RefclockFeed | null;
+  readonly #feeds: readonly Feed[];
   #timer: ReturnType<typeof setInterval> | null = null;
   readonly #history: number[] = [];
   #update: Update | null = null;
@@ -141,9 +139,9 @@ class Screen {
   /** When the next poll is due: `performance.now()`. */
   #next = 0;
 
-  constructor(watch: Watch, feed: RefclockFeed | null) {
+  constructor(watch: Watch, feeds: readonly Feed[]) {
     this.#watch = watch;
-    this.#feed = feed;
+    this.#feeds = feeds;
   }
 
   /** Switches to the alternate screen and hides the cursor. */
@@ -181,7 +179,7 @@ class Screen {
     const lines = panel({
       update: this.#update,
       note: this.#note,
-      feed: this.#feed?.status ?? null,
+      feeds: this.#feeds,
       now: this.#watch.clock.now(true),
       clock: this.#watch.clock.systemOffset(),
       left: (this.#next - performance.now()) / 1000,
