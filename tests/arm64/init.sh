@@ -2,6 +2,7 @@
 # shellcheck shell=dash disable=SC2013,SC2046,SC2086 # words are what is wanted
 # What the emulated machine does: see run.sh.
 /bin/busybox --install -s /bin 2>/dev/null # Debian's own programs stay.
+ln -sf dash /bin/sh # That of Busybox prefers its own programs.
 ln -sf gcc /bin/cc
 hostname guest
 export PATH=/bin:/sbin HOME=/root LANG=C.UTF-8 DENO_DIR=/cache NO_COLOR=1 DENO_NO_UPDATE_CHECK=1

@@ -37,8 +37,8 @@ need() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
 }
 
-packages=busybox-static,libc-bin,ncurses-base,bash,coreutils,findutils,sed,grep,tar,gzip,xz-utils
-packages+=,curl,wget,util-linux,procps,iproute2,tmux,zsh,fish,shellcheck,mandoc,gcc,libc6-dev
+packages=busybox-static,libc-bin,ncurses-base,dash,bash,coreutils,findutils,sed,grep,tar,gzip
+packages+=,xz-utils,curl,wget,util-linux,procps,iproute2,tmux,zsh,fish,shellcheck,mandoc,gcc,libc6-dev
 packages+=,python3,chrony,ntpsec-ntpdig,faketime,tinyproxy,linux-image-arm64,linux-image-arm64-16k
 
 # $arm/tree: Debian's packages, unpacked but not installed, and Deno.
