@@ -1,6 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { compiled, type Program, run, ServeProcess, SOURCE } from "../scripts/program.ts";
 import { FAR_ADDRESS, farPathObstacle, type PathOptions, withFarPath, within } from "./far_path.ts";
+import { PATIENCE } from "./slowness.ts";
 import "./libraries.ts";
 
 const SEED = Math.floor(Date.now() / 1000);
@@ -40,13 +41,13 @@ testOver("of 600 ms there and back, there is time for all exchanges", async () =
 });
 
 testOver("no more exchanges are made than --samples says", async () => {
-  const [fix] = await fixes(1, { delay: 50 }, "--samples", "20");
+  const [fix] = await fixes(1, { delay: 50 }, "--samples", "20", "--timeout", PATIENCE);
   assertEquals(fix!.samples, 20);
 });
 
 testOver("jitter and a loss of 2 % leave the bound true", async () => {
   for (
-    const { samples } of await fixes(5, { delay: 50, jitter: 5, loss: 0.02 }, "--timeout", "12")
+    const { samples } of await fixes(5, { delay: 50, jitter: 5, loss: 0.02 }, "--timeout", PATIENCE)
   ) {
     assert(samples >= 16, `${samples} exchanges`);
   }
