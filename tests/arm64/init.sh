@@ -52,7 +52,9 @@ tests() {
   for file in $(echo "${files:-$(echo tests/*_test.ts)}" | tr , ' '); do
     timeout 3600 deno test --no-check --cached-only $std -A "$file" || failed="$failed $file"
   done
-  [ -z "$failed" ] || ! echo "failed:$failed"
+  [ -z "$failed" ] && return
+  echo "failed:$failed"
+  return 1
 }
 
 case $job in

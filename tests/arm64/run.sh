@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tsync on arm64: from source, under Debian's arm64 kernels, in QEMU. Made from npm's and Debian's
-# packages alone. Emulation is slow: the tests take some hours, the rest some minutes. Root.
+# packages alone. Emulation is slow: the tests take an hour, the rest some minutes. Root.
 #
 #   tests/arm64/run.sh PAGES try                the program, by itself and with this machine's
 #   tests/arm64/run.sh PAGES test [FILES...]    the tests (default: all)
@@ -38,8 +38,9 @@ need() {
 }
 
 packages=busybox-static,libc-bin,ncurses-base,dash,bash,coreutils,findutils,sed,grep,tar,gzip
-packages+=,xz-utils,curl,wget,util-linux,procps,iproute2,tmux,zsh,fish,shellcheck,mandoc,gcc,libc6-dev
-packages+=,python3,chrony,ntpsec-ntpdig,faketime,tinyproxy,linux-image-arm64,linux-image-arm64-16k
+packages+=,xz-utils,curl,wget,util-linux,procps,iproute2,tmux,zsh,fish,shellcheck,mandoc
+packages+=,gcc,libc6-dev,python3,chrony,ntpsec-ntpdig,faketime,tinyproxy
+packages+=,linux-image-arm64,linux-image-arm64-16k
 
 # $arm/tree: Debian's packages, unpacked but not installed, and Deno.
 make_tree() {
@@ -96,7 +97,7 @@ if [[ $job == try ]]; then
   set +m
   forward=,hostfwd=tcp:127.0.0.1:10187-:10085,hostfwd=udp:127.0.0.1:10188-:10123
 fi
-# The processor of AWS's Graviton2: newer ones sign pointers, which is slow to emulate.
+# The processor of AWS's Graviton2.
 qemu-system-aarch64 -machine virt -cpu neoverse-n1 -accel tcg,thread=multi -smp 2 -m 5120 \
   -nodefaults -nographic -serial stdio -no-reboot \
   -netdev "user,id=net$forward" \
